@@ -1,0 +1,75 @@
+"""genmatch: generative modelling with arbitrary Markov processes.
+
+Names are imported when they are first used, so that `import genmatch` and the command line answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces
+    from genmatch.checks import check_process
+    from genmatch.errors import GenmatchError
+    from genmatch.marginal import conditional_generator, marginal_generator, oracle
+    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
+    from genmatch.sampling import sample, simulate
+    from genmatch.training import train
+
+_HOMES = {
+    "CTMC": "processes",
+    "Diffusion": "processes",
+    "Flow": "processes",
+    "GenmatchError": "errors",
+    "MarkovProcess": "processes",
+    "check_process": "checks",
+    "conditional_generator": "marginal",
+    "marginal_generator": "marginal",
+    "oracle": "marginal",
+    "sample": "sampling",
+    "simulate": "sampling",
+    "train": "training",
+}
+_MODULES = ("checks", "data", "destinations", "generators", "nn", "paths", "processes", "schedules", "solvers", "spaces")
+
+__all__ = [
+    "CTMC",
+    "Diffusion",
+    "Flow",
+    "GenmatchError",
+    "MarkovProcess",
+    "check_process",
+    "checks",
+    "conditional_generator",
+    "data",
+    "destinations",
+    "generators",
+    "marginal_generator",
+    "nn",
+    "oracle",
+    "paths",
+    "processes",
+    "sample",
+    "schedules",
+    "simulate",
+    "solvers",
+    "spaces",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"genmatch.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"genmatch.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'genmatch' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,130 @@
+"""Where a jump lands: laws of one coordinate of the next state, for each coordinate of a batch of states.
+
+A destination is lazy: it draws only where a jump happens. Its finite view (`atoms`, `mass`) serves the action of the
+generator, its rate matrix and the divergence of two generators.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.tensors import bernoulli, draw_categorical
+
+
+class Destination(ABC):
+    """The law of the value at which a coordinate lands, one for each of (B, *shape) coordinates."""
+
+    @abstractmethod
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws for the coordinates with a True in `where`, (B, *shape); returns them in order, shape (N,)."""
+
+    @abstractmethod
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        """The values that a jump can reach, and their weights, both broadcastable to (B, *shape, K). Values may repeat."""
+
+    @abstractmethod
+    def mass(self, values: Tensor) -> Tensor:
+        """Probability of each of `values`, (B, *shape, K), under the law of its coordinate."""
+
+    @abstractmethod
+    def excluding(self, x: Tensor) -> Destination:
+        """The law given that the value differs from `x`, (B, *shape)."""
+
+
+class Categorical(Destination):
+    """Tokens 0 .. K - 1 with probabilities softmax(logits).
+
+    Args:
+        logits: unnormalised log probabilities, (B, *shape, K).
+
+    Example:
+        >>> Categorical(torch.tensor([[[0.0, 0.0]]])).mass(torch.tensor([[[0, 1, 2]]]))
+        tensor([[[0.5000, 0.5000, 0.0000]]])
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            raise GenmatchError(f"`logits` must be a floating tensor, got {getattr(logits, 'dtype', type(logits).__name__)}.")
+        self.logits = logits
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return draw_categorical(self.logits[where], rng=rng)
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        return torch.arange(self.logits.shape[-1], device=self.logits.device), self.logits.softmax(-1)
+
+    def mass(self, values: Tensor) -> Tensor:
+        inside = (values >= 0) & (values < self.logits.shape[-1])
+        mass = self.logits.softmax(-1).gather(-1, torch.where(inside, values, 0))
+        return torch.where(inside, mass, torch.zeros_like(mass))
+
+    def excluding(self, x: Tensor) -> Categorical:
+        here = torch.arange(self.logits.shape[-1], device=x.device) == x.unsqueeze(-1)
+        return Categorical(self.logits.masked_fill(here, -torch.inf))
+
+
+class PointMass(Destination):
+    """Always the same value.
+
+    Args:
+        values: where each coordinate lands, (B, *shape), in the dtype of the states.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return self.values[where]
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        values = self.values.unsqueeze(-1)
+        return values, torch.ones_like(values, dtype=values.dtype if values.is_floating_point() else torch.get_default_dtype())
+
+    def mass(self, values: Tensor) -> Tensor:
+        return (values == self.values.unsqueeze(-1)).to(self.atoms()[1].dtype)
+
+    def excluding(self, x: Tensor) -> PointMass:
+        return self
+
+
+class Mixture(Destination):
+    """One destination or another.
+
+    Args:
+        first: taken with probability 1 - weight.
+        second: taken with probability weight.
+        weight: in [0, 1], (B, *shape).
+    """
+
+    def __init__(self, first: Destination, second: Destination, weight: Tensor) -> None:
+        self.first, self.second, self.weight = first, second, weight
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        second = where & bernoulli(self.weight, where, rng=rng)
+        first = where & ~second
+        one, two = self.first.sample(first, rng=rng), self.second.sample(second, rng=rng)
+        values = torch.empty(where.shape, dtype=torch.promote_types(one.dtype, two.dtype), device=where.device)
+        values[first], values[second] = one.to(values.dtype), two.to(values.dtype)
+        return values[where]
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        (one, p), (two, q) = self.first.atoms(), self.second.atoms()
+        weight = self.weight.unsqueeze(-1)
+        one, two = (v.expand(*self.weight.shape, v.shape[-1]) for v in (one, two))
+        p, q = (w.expand(*self.weight.shape, w.shape[-1]) for w in (p, q))
+        return torch.cat([one, two], -1), torch.cat([(1 - weight) * p, weight * q], -1)
+
+    def mass(self, values: Tensor) -> Tensor:
+        weight = self.weight.unsqueeze(-1)
+        return (1 - weight) * self.first.mass(values) + weight * self.second.mass(values)
+
+    def excluding(self, x: Tensor) -> Mixture:
+        here = x.unsqueeze(-1)
+        moves = [w * (1 - d.mass(here).squeeze(-1)) for w, d in ((1 - self.weight, self.first), (self.weight, self.second))]
+        total = moves[0] + moves[1]
+        weight = torch.where(total > 0, moves[1] / total, torch.zeros_like(total))
+        return Mixture(self.first.excluding(x), self.second.excluding(x), weight)

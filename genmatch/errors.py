@@ -1,0 +1,26 @@
+"""The one family of exceptions of the package."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenmatchError(ValueError):
+    """A wrong input or a mathematically wrong request.
+
+    The message says what was expected, what was found, and how to mend it.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
+    """The error for a name that nobody registered; it lists the near names, or all of them.
+
+    Example:
+        >>> print(unknown("solver", "hune", ["euler", "heun"]))
+        unknown solver `hune`; did you mean `heun`? Known: euler, heun.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else ";"
+    return GenmatchError(f"unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")

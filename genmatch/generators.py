@@ -1,0 +1,417 @@
+r"""Infinitesimal generators: what a Markov process does in the next instant.
+
+    (L f)(x) = lim_{h -> 0} (E[f(X_{t+h}) | X_t = x] - f(x)) / h
+
+Three terms span all Markov processes on R^d (the Levy-Khintchine triplet), and the last alone all of them on finite
+spaces:
+
+    Drift(u)                u . grad f
+    Brownian(g^2)           g^2 / 2  Laplacian f
+    Jump(lambda, J)         lambda (E_{y ~ J} f(y) - f(x)), one clock for each coordinate
+
+They add, scale by non-negative weights, and stand side by side in a `KroneckerSum`. Every value here is frozen: it belongs
+to one batch of states at one time, which the methods take as `x`.
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from genmatch.destinations import Categorical, Destination, Mixture, PointMass
+from genmatch.errors import GenmatchError
+from genmatch.spaces import Categorical as CategoricalSpace
+from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
+
+__all__ = ["Brownian", "Categorical", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
+
+TestFunction = Callable[[State], Tensor]
+"""f: a batch of states to values of shape (B,)."""
+
+Weight = float | Tensor
+"""A non-negative number, or one for each sample, shape (B,)."""
+
+
+class Generator(ABC):
+    """The value of a generator L_t at a batch of states."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> tuple[Generator, ...]:
+        """The parts that add up to this generator."""
+
+    @property
+    @abstractmethod
+    def kinds(self) -> frozenset[str]:
+        """What the terms are: a subset of "drift", "brownian" and "jump"."""
+
+    @abstractmethod
+    def apply(self, f: TestFunction, x: State) -> Tensor:
+        """The action (L f)(x), shape (B,). `f` must be differentiable where the generator is."""
+
+    @abstractmethod
+    def step(self, x: State, h: Weight, *, rng: torch.Generator | None = None) -> State:
+        """One first-order draw of the state a time `h` later: its law is right up to O(h^2)."""
+
+    @abstractmethod
+    def scaled(self, weight: Weight) -> Generator:
+        """The generator times a non-negative weight: the same process with its clock sped up."""
+
+    @abstractmethod
+    def kl(self, other: Generator, x: State) -> Tensor:
+        """Rate at which the Kullback-Leibler divergence of the two path measures grows, in nats per unit time, (B,).
+
+        Infinite where the other process cannot follow: another diffusion coefficient, a drift without noise, a jump that
+        never happens there.
+        """
+
+    def __add__(self, other: Generator) -> Generator:
+        if not isinstance(other, Generator):
+            return NotImplemented
+        return Sum(*self.terms, *other.terms)
+
+    def __mul__(self, weight: Weight) -> Generator:
+        low = float(torch.as_tensor(weight).min())
+        if not 0 <= low < math.inf:
+            raise GenmatchError(f"a generator is scaled by a non-negative weight, got {low}; negative rates have no process.")
+        return self.scaled(weight)
+
+    __rmul__ = __mul__
+
+    def dense(self, space: CategoricalSpace) -> Tensor:
+        """The rate matrix Q[y, x] from state x to state y, shape (S, S); its columns sum to zero.
+
+        The generator must have been evaluated at `space.enumerate()`. For tests and teaching only.
+
+        Example: the two-state chain, with transition matrix exp(h Q).
+            >>> space = CategoricalSpace((1,), vocab_size=2)
+            >>> jump = Jump(torch.tensor([[2.0], [1.0]]), PointMass(torch.tensor([[1], [0]])))
+            >>> jump.dense(space)
+            tensor([[-2.,  1.],
+                    [ 2., -1.]])
+        """
+        raise GenmatchError(f"{type(self).__name__} has no rate matrix: only jumps on a finite space do.")
+
+
+class Drift(Generator):
+    """Deterministic motion, L f = u . grad f.
+
+    Args:
+        velocity: u at each state, the shape of the states.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> Drift(x).apply(lambda x: (x**2).sum(-1), x)
+        tensor([10.])
+    """
+
+    def __init__(self, velocity: Tensor) -> None:
+        self.velocity = velocity
+
+    @property
+    def terms(self) -> tuple[Generator, ...]:
+        return (self,)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset({"drift"})
+
+    def apply(self, f: TestFunction, x: Tensor) -> Tensor:
+        return (self.velocity * _gradient(f, x)).flatten(1).sum(-1)
+
+    def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
+        return x + _spread(h, x) * self.velocity
+
+    def scaled(self, weight: Weight) -> Drift:
+        return Drift(_spread(weight, self.velocity) * self.velocity)
+
+    def kl(self, other: Generator, x: Tensor) -> Tensor:
+        return Sum(self).kl(other, x)
+
+
+class Brownian(Generator):
+    """Isotropic noise in each coordinate, L f = g^2 / 2 Laplacian f.
+
+    Args:
+        variance: g^2, non-negative, a shape that broadcasts against the states, such as (B, 1).
+
+    Example:
+        >>> Brownian(torch.ones(1, 1)).apply(lambda x: (x**2).sum(-1), torch.zeros(1, 3))
+        tensor([3.])
+    """
+
+    def __init__(self, variance: Tensor) -> None:
+        self.variance = variance
+
+    @property
+    def terms(self) -> tuple[Generator, ...]:
+        return (self,)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset({"brownian"})
+
+    def apply(self, f: TestFunction, x: Tensor) -> Tensor:
+        variance = self.variance.expand_as(x).flatten(1)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            gradient = _gradient(f, x, create_graph=True).flatten(1)
+            total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+            if gradient.requires_grad:
+                for i in range(gradient.shape[1]):
+                    (row,) = torch.autograd.grad(gradient[:, i].sum(), x, retain_graph=True, materialize_grads=True)
+                    total = total + variance[:, i] * row.flatten(1)[:, i] / 2
+        return total.detach()
+
+    def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        return x + (_spread(h, x) * self.variance).sqrt() * noise
+
+    def scaled(self, weight: Weight) -> Brownian:
+        return Brownian(_spread(weight, self.variance) * self.variance)
+
+    def kl(self, other: Generator, x: Tensor) -> Tensor:
+        return Sum(self).kl(other, x)
+
+
+class Jump(Generator):
+    """Jumps of single coordinates, L f = sum_j intensity_j (E f(x with x_j drawn from the destination) - f(x)).
+
+    The destination may include the present value: such jumps do nothing.
+
+    Args:
+        intensity: rate of each coordinate's clock, non-negative, (B, *shape).
+        destination: where a coordinate lands, such as `Categorical(logits)` or `PointMass(values)`.
+
+    Example:
+        >>> x = torch.tensor([[0, 1]])
+        >>> jump = Jump(torch.tensor([[0.5, 2.0]]), PointMass(torch.tensor([[1, 1]])))
+        >>> jump.apply(lambda x: x.sum(-1).float(), x)
+        tensor([0.5000])
+    """
+
+    def __init__(self, intensity: Tensor, destination: Destination) -> None:
+        self.intensity = intensity
+        self.destination = destination
+
+    @property
+    def terms(self) -> tuple[Generator, ...]:
+        return (self,)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset({"jump"})
+
+    def apply(self, f: TestFunction, x: Tensor) -> Tensor:
+        values, weights = self.destination.atoms()
+        values, weights = values.expand(*x.shape, values.shape[-1]), weights.expand(*x.shape, weights.shape[-1])
+        values, weights, intensity = values.flatten(1, -2), weights.flatten(1, -2), self.intensity.flatten(1)
+        flat, here = x.flatten(1), f(x)
+        total = torch.zeros_like(here)
+        for j in range(flat.shape[1]):
+            for k in range(values.shape[-1]):
+                there = flat.clone()
+                there[:, j] = values[:, j, k]
+                weight = torch.nan_to_num(intensity[:, j] * weights[:, j, k])
+                total = total + weight.to(here.dtype) * (f(there.view_as(x)) - here)
+        return total
+
+    def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
+        probability = -torch.expm1(-_spread(h, self.intensity) * self.intensity)
+        jumps = bernoulli(probability, x, rng=rng)
+        return x.masked_scatter(jumps, self.destination.sample(jumps, rng=rng).to(x.dtype))
+
+    def scaled(self, weight: Weight) -> Jump:
+        return Jump(_spread(weight, self.intensity) * self.intensity, self.destination)
+
+    def kl(self, other: Generator, x: Tensor) -> Tensor:
+        return Sum(self).kl(other, x)
+
+    def without_self_jumps(self, x: Tensor) -> Jump:
+        """The same generator, written so that every jump changes the state: intensity is then the exit rate."""
+        stay = self.destination.mass(x.unsqueeze(-1)).squeeze(-1)
+        return Jump(self.intensity * (1 - stay), self.destination.excluding(x))
+
+    def rates(self, x: Tensor, num_states: int) -> Tensor:
+        """Rates to each state of each position, (B, *shape, num_states); the entry of the present state is minus the exit rate."""
+        values, weights = self.destination.atoms()
+        values = values.expand(*x.shape, values.shape[-1])
+        flow = (self.intensity.unsqueeze(-1) * weights).expand(values.shape)
+        rates = flow.new_zeros(*x.shape, num_states).scatter_add(-1, values, flow)
+        rates = rates.scatter(-1, x.unsqueeze(-1), 0.0)
+        return rates.scatter(-1, x.unsqueeze(-1), -rates.sum(-1, keepdim=True))
+
+    def dense(self, space: CategoricalSpace) -> Tensor:
+        x = space.enumerate()
+        if self.intensity.shape != x.shape:
+            raise GenmatchError(
+                f"`dense` needs the generator at all {len(x)} states of {space}, got a batch of shape {tuple(self.intensity.shape)}; "
+                "evaluate it at `space.enumerate()`."
+            )
+        rates = self.rates(x, space.num_states).flatten(1, -2)
+        source = torch.arange(len(x))
+        matrix = rates.new_zeros(len(x), len(x))
+        for j in range(space.size):
+            for v in range(space.num_states):
+                y = x.flatten(1).clone()
+                y[:, j] = v
+                matrix.index_put_((space.index(y), source), rates[:, j, v], accumulate=True)
+        return matrix
+
+    def kl_to(self, other: Jump, x: Tensor) -> Tensor:
+        """Generalised Kullback-Leibler divergence of the rates, sum over y != x of a log(a / b) - a + b, shape (B,)."""
+        values, weights = self.destination.atoms()
+        values = values.expand(*x.shape, values.shape[-1])
+        log_ratio = (self.intensity / other.intensity).log().unsqueeze(-1) + (self.destination.mass(values) / other.destination.mass(values)).log()
+        flow = self.intensity.unsqueeze(-1) * weights.expand(values.shape)
+        moves = (values != x.unsqueeze(-1)) & (flow > 0)
+        gain = torch.where(moves, flow * log_ratio, torch.zeros_like(flow)).sum(-1)
+        exits = [jump.intensity * (1 - jump.destination.mass(x.unsqueeze(-1)).squeeze(-1)) for jump in (self, other)]
+        return (gain - exits[0] + exits[1]).flatten(1).sum(-1)
+
+
+class Sum(Generator):
+    """The sum of drifts, Brownian parts and jumps of one state: all act at the same time.
+
+    Terms of a kind are merged, so that at most one of each is left. Built by `L1 + L2`.
+    """
+
+    def __init__(self, *terms: Generator) -> None:
+        if any(isinstance(term, KroneckerSum) for term in terms):
+            raise GenmatchError("a product's generator adds only to one over the same modalities; got another kind of term.")
+        self.drift = _merge([t for t in terms if isinstance(t, Drift)], lambda a, b: Drift(a.velocity + b.velocity))
+        self.brownian = _merge([t for t in terms if isinstance(t, Brownian)], lambda a, b: Brownian(a.variance + b.variance))
+        self.jump = _merge([t for t in terms if isinstance(t, Jump)], _merge_jumps)
+
+    @property
+    def terms(self) -> tuple[Generator, ...]:
+        return tuple(term for term in (self.drift, self.brownian, self.jump) if term is not None)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset().union(*(term.kinds for term in self.terms))
+
+    def apply(self, f: TestFunction, x: Tensor) -> Tensor:
+        return torch.stack([term.apply(f, x) for term in self.terms]).sum(0)
+
+    def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
+        for term in self.terms:
+            x = term.step(x, h, rng=rng)
+        return x
+
+    def scaled(self, weight: Weight) -> Sum:
+        return Sum(*(term.scaled(weight) for term in self.terms))
+
+    def dense(self, space: CategoricalSpace) -> Tensor:
+        return torch.stack([term.dense(space) for term in self.terms]).sum(0)
+
+    def kl(self, other: Generator, x: Tensor) -> Tensor:
+        other = Sum(*other.terms)
+        total = _diffusion_kl(self, other, x)
+        if self.jump is not None or other.jump is not None:
+            one, two = self.jump or _still(other.jump), other.jump or _still(self.jump)
+            total = total + one.kl_to(two, x)
+        return total
+
+
+class KroneckerSum(Generator):
+    """Generators of the modalities of a product state, side by side: each moves its own part.
+
+    Args:
+        parts: one generator for each modality, by name.
+
+    Example:
+        >>> both = KroneckerSum(a=Drift(torch.ones(1, 2)), b=Jump(torch.ones(1, 1), PointMass(torch.tensor([[1]]))))
+        >>> x = {"a": torch.zeros(1, 2), "b": torch.tensor([[0]])}
+        >>> both.apply(lambda x: x["a"].sum(-1) + x["b"].sum(-1), x)
+        tensor([3.])
+    """
+
+    def __init__(self, **parts: Generator) -> None:
+        self.parts = parts
+
+    @property
+    def terms(self) -> tuple[Generator, ...]:
+        return (self,)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset().union(*(part.kinds for part in self.parts.values()))
+
+    def _with(self, x: State, f: TestFunction) -> Iterator[tuple[Generator, TestFunction, State]]:
+        for name, part in self.parts.items():
+            yield part, lambda value, name=name: f({**x, name: value}), x[name]
+
+    def apply(self, f: TestFunction, x: State) -> Tensor:
+        return torch.stack([part.apply(partial, value) for part, partial, value in self._with(x, f)]).sum(0)
+
+    def step(self, x: State, h: Weight, *, rng: torch.Generator | None = None) -> State:
+        return {name: part.step(x[name], h, rng=rng) for name, part in self.parts.items()}
+
+    def scaled(self, weight: Weight) -> KroneckerSum:
+        return KroneckerSum(**{name: part.scaled(weight) for name, part in self.parts.items()})
+
+    def __add__(self, other: Generator) -> Generator:
+        self._check_same(other)
+        return KroneckerSum(**{name: part + other.parts[name] for name, part in self.parts.items()})  # type: ignore[attr-defined]
+
+    def kl(self, other: Generator, x: State) -> Tensor:
+        self._check_same(other)
+        return torch.stack([part.kl(other.parts[name], x[name]) for name, part in self.parts.items()]).sum(0)  # type: ignore[attr-defined]
+
+    def _check_same(self, other: Generator) -> None:
+        if not isinstance(other, KroneckerSum) or set(other.parts) != set(self.parts):
+            found = sorted(other.parts) if isinstance(other, KroneckerSum) else type(other).__name__
+            raise GenmatchError(f"expected a generator over the modalities {sorted(self.parts)}, got {found}.")
+
+
+def _spread(weight: Weight, like: Tensor) -> Tensor | float:
+    return expand(weight, like) if isinstance(weight, Tensor) and weight.dim() else weight
+
+
+def _gradient(f: TestFunction, x: Tensor, create_graph: bool = False) -> Tensor:
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        value = f(x)
+        if value.shape != (len(x),):
+            raise GenmatchError(f"a test function must return shape (B,) = ({len(x)},), got {tuple(value.shape)}.")
+        if not value.requires_grad:
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=create_graph, materialize_grads=True)
+    return gradient if create_graph else gradient.detach()
+
+
+def _merge(terms: list, add: Callable):  # type: ignore[type-arg,no-untyped-def]
+    total = None
+    for term in terms:
+        total = term if total is None else add(total, term)
+    return total
+
+
+def _merge_jumps(a: Jump, b: Jump) -> Jump:
+    total = a.intensity + b.intensity
+    return Jump(total, Mixture(a.destination, b.destination, torch.where(total > 0, b.intensity / total, torch.zeros_like(total))))
+
+
+def _still(jump: Jump) -> Jump:
+    return Jump(torch.zeros_like(jump.intensity), jump.destination)
+
+
+def _diffusion_kl(one: Sum, two: Sum, x: State) -> Tensor:
+    """Girsanov: |u - v|^2 / (2 g^2) for equal g, infinite where they differ."""
+    n = batch_size(x)
+    state = leaves(x)[0]
+    if not state.is_floating_point():
+        return torch.zeros(n, dtype=torch.float64, device=state.device)
+    zero = torch.zeros_like(x)
+    u, v = (g.drift.velocity if g.drift else zero for g in (one, two))
+    g2, h2 = (g.brownian.variance.expand_as(x) if g.brownian else zero for g in (one, two))
+    gap = (u - v) ** 2
+    rate = torch.where(gap > 0, gap / (2 * g2), zero)
+    return torch.where(g2 == h2, rate, torch.full_like(x, math.inf)).flatten(1).sum(-1)

@@ -1,0 +1,101 @@
+"""The interface of a conditional probability path.
+
+A path carries noise to one data point. It says nothing of how: the same path can be followed by a deterministic flow, a
+diffusion or jumps, which are processes and hold a path.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.schedules import Schedule
+from genmatch.spaces import Space
+from genmatch.tensors import State, batch_size, check_times
+
+
+class Path(ABC):
+    """p_t(x given x1), for t in [0, 1]: the source at 0, the data point at 1.
+
+    Subclasses set `space`, where the states on the way live, and define `_source`, `_sample` and, where there is a
+    density, `_log_prob`, which receive checked arguments.
+    """
+
+    space: Space
+
+    @property
+    def data_space(self) -> Space:
+        """Where data points live; the states on the way may need more, such as a mask."""
+        return self.space
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        """Laws that this path keeps only approximately: the name of the check, and the reason."""
+        return {}
+
+    def source(self, n: int, *, rng: torch.Generator | None = None) -> State:
+        """Draws `n` states X_0 ~ p_0 on the device of `rng`.
+
+        Raises:
+            GenmatchError: if `n` is not a positive integer.
+        """
+        if not isinstance(n, int) or n < 1:
+            raise GenmatchError(f"`n` must be a positive integer, got {n!r}.")
+        return self._source(n, rng)
+
+    def sample(self, x1: State, t: Tensor, *, x0: State | None = None, rng: torch.Generator | None = None) -> State:
+        """Draws X_t ~ p_t(. given x1), or given x1 and the noise `x0` that it starts from.
+
+        Args:
+            x1: data points, (B, *shape).
+            t: times in [0, 1], (B,).
+            x0: draws from the source, as `source` gives them; drawn here if absent.
+            rng: source of randomness.
+
+        Raises:
+            GenmatchError: if `x1`, `t` or `x0` do not fit.
+        """
+        self.data_space.validate(x1, "x1")
+        t = check_times(t, batch_size(x1))
+        if x0 is not None:
+            self.space.validate(x0, "x0")
+            if batch_size(x0) != batch_size(x1):
+                raise GenmatchError(f"`x0` and `x1` must have the same number of samples, got {batch_size(x0)} and {batch_size(x1)}.")
+        return self._sample(x1, t, x0, rng)
+
+    def log_prob(self, x: State, t: Tensor, x1: State) -> Tensor:
+        """log p_t(x given x1) in nats, shape (B,); -inf where the path never goes.
+
+        Raises:
+            GenmatchError: if the arguments do not fit, or the path has no density.
+        """
+        self.space.validate(x, "x")
+        self.data_space.validate(x1, "x1")
+        if batch_size(x) != batch_size(x1):
+            raise GenmatchError(f"`x` and `x1` must have the same number of samples, got {batch_size(x)} and {batch_size(x1)}.")
+        return self._log_prob(x, check_times(t, batch_size(x)), x1)
+
+    @property
+    def has_log_prob(self) -> bool:
+        """Whether `log_prob` is defined."""
+        return type(self)._log_prob is not Path._log_prob
+
+    @abstractmethod
+    def _source(self, n: int, rng: torch.Generator | None) -> State: ...
+
+    @abstractmethod
+    def _sample(self, x1: State, t: Tensor, x0: State | None, rng: torch.Generator | None) -> State: ...
+
+    def _log_prob(self, x: State, t: Tensor, x1: State) -> Tensor:
+        raise GenmatchError(f"{type(self).__name__} has no density; the oracle and likelihoods need one.")
+
+
+def check_schedule(schedule: Schedule) -> Schedule:
+    """Returns `schedule`, or raises `GenmatchError` if it is not one."""
+    if not isinstance(schedule, Schedule):
+        raise GenmatchError(f"`schedule` must be a Schedule, got {schedule!r}; pass e.g. `gm.schedules.CondOT()`.")
+    return schedule

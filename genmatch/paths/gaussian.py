@@ -1,0 +1,68 @@
+r"""The Gaussian path: $X_t = \alpha_t x_1 + \sigma_t x_0$ with $x_0 \sim N(0, I)$, so $p_t(x | x_1) = N(\alpha_t x_1, \sigma_t^2 I)$.
+
+Source: "Flow Matching for Generative Modeling" (Lipman et al., 2023), https://arxiv.org/abs/2210.02747, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genmatch.paths.base import Path, check_schedule
+from genmatch.schedules import CondOT, Schedule
+from genmatch.spaces import Euclidean
+from genmatch.tensors import expand
+
+
+class Gaussian(Path):
+    """Data mixed with Gaussian noise, on R^d.
+
+    Args:
+        shape: shape of one state, such as (1, 8, 8).
+        schedule: alpha and sigma; straight lines by default.
+        dtype: of the source.
+
+    Example:
+        >>> path = Gaussian((2,))
+        >>> x1 = torch.ones(3, 2)
+        >>> path.sample(x1, torch.ones(3)).equal(x1)
+        True
+    """
+
+    space: Euclidean
+
+    def __init__(self, shape: tuple[int, ...], *, schedule: Schedule = CondOT(), dtype: torch.dtype = torch.float32) -> None:  # noqa: B008 (immutable)
+        self.space = Euclidean(shape, dtype)
+        self.schedule = check_schedule(schedule)
+
+    def __repr__(self) -> str:
+        return f"Gaussian({self.space.shape}, schedule={self.schedule})"
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        return self.schedule.caveats
+
+    def noise(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
+        """The standard normal noise in `x`: from the source draw `x0` if known, else (x - alpha x1) / sigma."""
+        if x0 is not None:
+            return x0 / self.schedule.source_std
+        return (x - expand(self.schedule.alpha(t), x) * x1) / expand(self.schedule.sigma(t), x)
+
+    def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
+        noise = torch.randn(n, *self.space.shape, dtype=self.space.dtype, device=rng.device if rng else None, generator=rng)
+        return self.schedule.source_std * noise
+
+    def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        if x0 is None:
+            noise = torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=rng)
+        else:
+            noise = x0 / self.schedule.source_std
+        return expand(self.schedule.alpha(t), x1) * x1 + expand(self.schedule.sigma(t), x1) * noise
+
+    def _log_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
+        sigma = self.schedule.sigma(t)
+        gap = (x - expand(self.schedule.alpha(t), x) * x1).double().flatten(1) / sigma.unsqueeze(-1)
+        return -0.5 * (gap**2).sum(-1) - self.space.size * (torch.log(sigma) + 0.5 * math.log(2 * math.pi))

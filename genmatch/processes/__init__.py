@@ -1,0 +1,13 @@
+"""Markov processes: the interface, and the ones that the package brings."""
+
+from genmatch.processes.base import MarkovProcess
+from genmatch.processes.ctmc import CTMC
+from genmatch.processes.diffusion import Diffusion
+from genmatch.processes.flow import Flow
+from genmatch.registry import processes as _registry
+
+available = _registry.names
+get = _registry.get
+register = _registry.register
+
+__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "available", "get", "register"]

@@ -1,0 +1,118 @@
+r"""The interface of a Markov process that learns to generate.
+
+Generator Matching in three lines. The conditional generator of a process is affine in the mean $m$ of a statistic
+`target(x, t, x1)`; averaging it over the posterior of the data point gives a generator of the data (the marginalization
+trick); and any Bregman divergence learns that average:
+
+    conditional generator  =  generator(natural(m), x, t)
+    marginal generator     =  generator(natural(E[m | X_t = x]), x, t)
+    loss                   =  divergence(m, output), whose minimiser is E[m | X_t = x]
+
+`natural` and `mean` are the link of a generalised linear model: a network outputs natural parameters (vectors, logits), a
+target is a mean parameter (vectors, tokens).
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, propositions 1 and 2.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.generators import Generator
+from genmatch.paths.base import Path
+from genmatch.spaces import Space
+from genmatch.tensors import State
+
+
+class MarkovProcess(ABC):
+    """A Markov process with a conditional path, ready to be learned and simulated.
+
+    A new process defines `target` and `generator`, names the kinds of terms of its generator in `kinds`, and overrides
+    the rest only where the statistic is not a vector.
+    """
+
+    path: Path
+    kinds: ClassVar[frozenset[str]]
+    """What the generator is made of: a subset of "drift", "brownian" and "jump". Solvers ask for it."""
+
+    t_min: float = 0.0
+    """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
+
+    @property
+    def space(self) -> Space:
+        """Where the states live."""
+        return self.path.space
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+        """Shape of what a network returns for one state; the shape of the state by default."""
+        return self.path.space.shape  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        """Checks that this process is known to fail, with the reason."""
+        return self.path.caveats
+
+    @abstractmethod
+    def target(self, x: State, t: Tensor, x1: State, *, x0: State | None = None) -> State:
+        """The statistic m(x, t, x1) whose posterior mean given x is learned, (B, ...).
+
+        Args:
+            x: states, drawn from the path at `t`.
+            t: times in [0, 1), (B,).
+            x1: the data points that the states lead to.
+            x0: the noise that they came from, where it is known.
+        """
+
+    @abstractmethod
+    def generator(self, output: State, x: State, t: Tensor) -> Generator:
+        """The generator at states `x` and times `t` in [t_min, 1), affine in `mean(output)`."""
+
+    def natural(self, target: State) -> State:
+        """The network output whose mean is `target`, or is the average of targets."""
+        return target
+
+    def mean(self, output: State) -> State:
+        """The mean parameter of a network's output; inverse of `natural`."""
+        return output
+
+    def average(self, targets: State, weights: Tensor) -> State:
+        """Posterior mean over a finite set.
+
+        Args:
+            targets: targets of N data points for each state, (B, N, ...).
+            weights: probabilities over them, (B, N).
+        """
+        return (targets * weights.to(targets.dtype).reshape(*weights.shape, *[1] * (targets.dim() - 2))).sum(1)
+
+    def divergence(self, target: State, output: State, x: State, t: Tensor) -> Tensor:
+        """Bregman divergence of `mean(output)` from `target`, summed over coordinates, (B,); squared error by default.
+
+        A factor that depends on `x` and `t` alone is free: it leaves the minimiser where it is.
+        """
+        return ((target - output) ** 2).flatten(1).sum(-1)
+
+    def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
+        """Draws X_s given X_t = x exactly, if the network's output did not change on [t, s]. Optional.
+
+        Args:
+            output: the network's output at `x` and `t`.
+            x: states at `t`.
+            t: times in [t_min, 1), (B,).
+            s: later times, up to 1, (B,).
+            rng: source of randomness.
+
+        Raises:
+            GenmatchError: if this process has no such draw; simulate its generator instead.
+        """
+        raise GenmatchError(f"{type(self).__name__} defines no `transition`; use solver='euler', which needs only its generator.")
+
+    def supports(self, ability: str) -> bool:
+        """Whether this process defines the optional method `ability`, such as "transition"."""
+        return getattr(type(self), ability, None) is not getattr(MarkovProcess, ability, None)

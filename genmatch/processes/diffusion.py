@@ -1,0 +1,78 @@
+r"""Diffusion: $dX = (u_t + \tfrac12 g_t^2\, s_t)\,dt + g_t\,dW$, with the law of the flow at every time and for any $g_t \ge 0$.
+
+$u_t$ is the marginal velocity and $s_t$ the score. With the prediction of the data frozen the equation is linear: the noise
+$Y = (X - \alpha x_1) / \sigma$ obeys $dY = -\tfrac12 (g/\sigma)^2 Y\,dt + (g/\sigma)\,dW$, so
+
+    X_s = alpha_s x1 + sigma_s (r Y_t + sqrt(1 - r^2) xi),   r = exp(-1/2 int_t^s (g / sigma)^2).
+
+Sources: "Score-Based Generative Modeling through SDEs" (Song et al., 2021), https://arxiv.org/abs/2011.13456; "Stochastic
+Interpolants" (Albergo et al., 2023), https://arxiv.org/abs/2303.08797, section 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.generators import Brownian, Drift, Generator
+from genmatch.paths.base import Path
+from genmatch.processes.gaussian import GaussianProcess
+from genmatch.tensors import expand
+
+_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(32))
+
+
+class Diffusion(GaussianProcess):
+    """A stochastic differential equation with the same marginals as the flow.
+
+    Args:
+        path: a Gaussian path.
+        noise: g, a non-negative number, or a function of times (B,) that returns g of shape (B,).
+        prediction: what the network returns: "velocity", "data", "noise" or "score".
+
+    Raises:
+        GenmatchError: if the path is not Gaussian, the noise is negative, or the prediction is unknown.
+    """
+
+    kinds = frozenset({"drift", "brownian"})
+
+    def __init__(self, path: Path, noise: float | Callable[[Tensor], Tensor] = 1.0, prediction: str = "data") -> None:
+        super().__init__(path, prediction)
+        if not callable(noise) and not 0 <= float(noise) < float("inf"):
+            raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")
+        self.noise = noise
+
+    def g(self, t: Tensor) -> Tensor:
+        """The diffusion coefficient at times `t`, float64, (B,).
+
+        Raises:
+            GenmatchError: if the user's function returns another shape, or a negative or non-finite value.
+        """
+        if not callable(self.noise):
+            return torch.full_like(t, float(self.noise), dtype=torch.float64)
+        g = torch.as_tensor(self.noise(t), dtype=torch.float64, device=t.device)
+        if g.shape != t.shape or not bool((g >= 0).all()) or not bool(g.isfinite().all()):
+            raise GenmatchError(f"`noise(t)` must return finite values of at least 0 with shape {tuple(t.shape)}, got shape {tuple(g.shape)}: {g}.")
+        return g
+
+    def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
+        variance = expand(self.g(t) ** 2, x)
+        velocity = self.predict(output, x, t, "velocity") + variance / 2 * self.predict(output, x, t, "score")
+        return Drift(velocity) + Brownian(variance)
+
+    def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return self.bridge(output, x, t, s, torch.exp(-self._decay(t, s) / 2), rng=rng)
+
+    def _decay(self, t: Tensor, s: Tensor) -> Tensor:
+        """The integral of (g / sigma)^2 from `t` to `s`, by Gauss-Legendre in y = -log(1 - time), where it is smooth."""
+        low, high = (-torch.log1p(1e-12 - time) for time in (t, s))
+        half = (high - low).unsqueeze(-1) / 2
+        y = low.unsqueeze(-1) + half * (1 + _NODES.to(t.device))
+        time = (-torch.expm1(-y)).clamp(0, 1 - 1e-12).flatten()
+        density = (self.g(time) / self.path.schedule.sigma(time)) ** 2
+        return (half * _WEIGHTS.to(t.device) * density.view_as(y) * torch.exp(-y)).sum(-1)
+

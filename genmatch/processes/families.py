@@ -1,0 +1,49 @@
+"""Families by name: each makes the usual process of its kind for a space of data.
+
+A family is any callable that takes a `Space` of data and returns a process on it, or raises `GenmatchError` where it does
+not fit. `genmatch compare --process package.module:Name` takes one too; a process whose constructor takes the space is one.
+"""
+
+from __future__ import annotations
+
+from genmatch.errors import GenmatchError
+from genmatch.paths import Gaussian, Mixture
+from genmatch.processes.ctmc import CTMC
+from genmatch.processes.diffusion import Diffusion
+from genmatch.processes.flow import Flow
+from genmatch.schedules import CondOT
+from genmatch.spaces import Categorical, Euclidean, Space
+
+
+def flow(space: Space) -> Flow:
+    """Flow matching: an ODE along straight Gaussian paths; the network predicts the velocity."""
+    return Flow(Gaussian(_euclidean("flow", space).shape, schedule=CondOT()))
+
+
+def diffusion(space: Space) -> Diffusion:
+    """Diffusion: an SDE along the same Gaussian paths; the network predicts the data."""
+    return Diffusion(Gaussian(_euclidean("diffusion", space).shape, schedule=CondOT()), noise=1.0)
+
+
+def mask(space: Space) -> CTMC:
+    """Masked diffusion: a CTMC in which tokens start masked and are revealed from their posterior."""
+    tokens = _categorical("mask", space)
+    return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="mask"))
+
+
+def uniform(space: Space) -> CTMC:
+    """Uniform discrete diffusion: a CTMC in which tokens start random and are redrawn from their posterior."""
+    tokens = _categorical("uniform", space)
+    return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="uniform"))
+
+
+def _euclidean(family: str, space: Space) -> Euclidean:
+    if not isinstance(space, Euclidean):
+        raise GenmatchError(f"the family `{family}` needs data in a Euclidean space, got {space}.")
+    return space
+
+
+def _categorical(family: str, space: Space) -> Categorical:
+    if not isinstance(space, Categorical) or space.mask:
+        raise GenmatchError(f"the family `{family}` needs data of tokens, a Categorical space without mask, got {space}.")
+    return space

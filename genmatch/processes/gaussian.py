@@ -1,0 +1,87 @@
+"""What every process on a Gaussian path shares: the statistic that its network predicts, and the conversions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError, unknown
+from genmatch.paths.base import Path
+from genmatch.paths.gaussian import Gaussian
+from genmatch.processes.base import MarkovProcess
+from genmatch.processes.conversion import PREDICTIONS, coefficients, convert
+from genmatch.tensors import expand
+
+_START = 1e-3
+
+
+class GaussianProcess(MarkovProcess):
+    """A process on a Gaussian path whose network predicts the velocity, the data, the noise or the score."""
+
+    path: Gaussian
+    kinds: ClassVar[frozenset[str]]
+
+    def __init__(self, path: Path, prediction: str) -> None:
+        if not isinstance(path, Gaussian):
+            raise GenmatchError(f"{type(self).__name__} needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
+        if prediction not in PREDICTIONS:
+            raise unknown("prediction", str(prediction), PREDICTIONS)
+        self.path = path
+        self.prediction = prediction
+        # Noise and score say nothing of the data where alpha = 0, nor does the velocity where Delta = 0.
+        determined = all(bool(c.isfinite().all()) for c in self._coefficients(0.0))
+        self.t_min = 0.0 if determined else _START
+
+    def _coefficients(self, t: float) -> tuple[Tensor, Tensor]:
+        time = torch.tensor([t], dtype=torch.float64)
+        if self.prediction == "data":
+            return torch.zeros_like(time), torch.ones_like(time)
+        return coefficients(self.path.schedule, time, self.prediction, "data")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path}, prediction={self.prediction!r})"
+
+    def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
+        """The network's `output` at states `x` and times `t`, (B,), as another `kind` of prediction.
+
+        Args:
+            output: what the network returned, (B, *shape).
+            x: states, (B, *shape).
+            t: times in [t_min, 1), (B,).
+            kind: "velocity", "data", "noise" or "score".
+        """
+        return convert(output, x, t, self.path.schedule, self.prediction, kind)
+
+    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        if self.prediction == "data":
+            return x1
+        noise, schedule = self.path.noise(x, t, x1, x0), self.path.schedule
+        if self.prediction == "noise":
+            return noise
+        if self.prediction == "score":
+            return -noise / expand(schedule.sigma(t), x)
+        return expand(schedule.d_alpha(t), x) * x1 + expand(schedule.d_sigma(t), x) * noise
+
+    def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Squared error, (B,); for a score times sigma^2, which makes it the error of the noise and keeps it finite."""
+        error = super().divergence(target, output, x, t)
+        return error * self.path.schedule.sigma(t).to(error.dtype) ** 2 if self.prediction == "score" else error
+
+    def bridge(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, memory: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_s on the way from `x` at `t` to the predicted data point, renewing part of the noise.
+
+        Args:
+            output: what the network returned, (B, *shape).
+            x: states, (B, *shape).
+            t: times in [t_min, 1), (B,).
+            s: later times, up to 1, (B,).
+            memory: how much of the noise in `x` is kept, in [0, 1], (B,).
+            rng: source of randomness.
+        """
+        schedule = self.path.schedule
+        x1 = self.predict(output, x, t, "data")
+        fresh = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        kept = expand(schedule.sigma(s) / schedule.sigma(t) * memory, x) * (x - expand(schedule.alpha(t), x) * x1)
+        return expand(schedule.alpha(s), x) * x1 + kept + expand(schedule.sigma(s) * torch.sqrt(1 - memory**2), x) * fresh

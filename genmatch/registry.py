@@ -1,0 +1,171 @@
+"""Names of processes, solvers and data sets, and where they are defined.
+
+A built-in name is a line of a table below; another package adds its own through an entry point in the group
+`genmatch.processes`, `genmatch.solvers` or `genmatch.data`; a session adds one with `register`. Anything else is named
+`package.module:Name`. Nothing is imported before it is used, so that listing the names costs nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from genmatch.errors import GenmatchError, unknown
+
+T = TypeVar("T")
+
+
+class Registry:
+    """The names of one kind of thing.
+
+    Args:
+        kind: what it holds, in the singular, for messages.
+        builtin: names of this package, as `module:Name`.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+        self._registered: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator that makes something known under `name` in this session.
+
+        Raises:
+            GenmatchError: if the name is taken by something else.
+        """
+
+        def add(thing: T) -> T:
+            previous = self._registered.get(name)
+            moved = previous is not None and getattr(previous, "__qualname__", previous) != getattr(thing, "__qualname__", thing)
+            if name in self._builtin or name in self._plugins() or moved:
+                raise GenmatchError(f"the {self.kind} name `{name}` is taken; choose another.")
+            self._registered[name] = thing
+            return thing
+
+        return add
+
+    def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
+        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """All names: built-in ones first, in their order."""
+        return list(dict.fromkeys([*self._builtin, *self._plugins(), *self._registered]))
+
+    def get(self, name: str) -> Any:
+        """What `name` stands for: a registered name, or `package.module:Name`.
+
+        Raises:
+            GenmatchError: if there is no such name, with the near ones.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name in self._builtin:
+            return load(self._builtin[name])
+        if name in self._plugins():
+            return load(self._plugins()[name].value)
+        if ":" in name:
+            return load(name)
+        raise unknown(self.kind, name, self.names())
+
+    def describe(self) -> dict[str, tuple[str, str]]:
+        """For each name, its first line of documentation and where it is defined; read from source, not imported."""
+        places = {name: (target, "genmatch") for name, target in self._builtin.items()}
+        places |= {name: (point.value, point.dist.name if point.dist else "?") for name, point in self._plugins().items()}
+        lines = {name: (_first_line(target), package) for name, (target, package) in places.items()}
+        for name, thing in self._registered.items():
+            lines[name] = ((thing.__doc__ or "").strip().split("\n")[0], thing.__module__)
+        return lines
+
+
+def load(target: str) -> Any:
+    """Imports `package.module:Name`; the working directory counts as a place for modules.
+
+    Raises:
+        GenmatchError: if the module or the name in it is missing.
+    """
+    module_name, _, attribute = target.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise GenmatchError(f"`{target}` cannot be imported: {error}; expected package.module:Name on the Python path.") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise unknown(f"name in {module_name}", attribute, [n for n in vars(module) if not n.startswith("_")]) from None
+
+
+def _first_line(target: str) -> str:
+    module, _, attribute = target.partition(":")
+    path = _source_file(module)
+    if path is None:
+        return ""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return ""
+
+
+def _source_file(module: str) -> Path | None:
+    """The file of a module, found below its top package without importing the packages in between."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    if not rest:
+        return Path(spec.origin)
+    folder = Path(spec.origin).parent.joinpath(*rest)
+    return next((path for path in (folder.with_suffix(".py"), folder / "__init__.py") if path.exists()), None)
+
+
+processes = Registry(
+    "process",
+    "genmatch.processes",
+    {
+        "flow": "genmatch.processes.families:flow",
+        "diffusion": "genmatch.processes.families:diffusion",
+        "mask": "genmatch.processes.families:mask",
+        "uniform": "genmatch.processes.families:uniform",
+    },
+)
+"""Families: functions (or classes) that take a space of data and return a process on it."""
+
+solvers = Registry(
+    "solver",
+    "genmatch.solvers",
+    {
+        "exact": "genmatch.solvers.general:Exact",
+        "euler": "genmatch.solvers.general:Euler",
+        "midpoint": "genmatch.solvers.ode:Midpoint",
+        "heun": "genmatch.solvers.ode:Heun",
+        "rk4": "genmatch.solvers.ode:RK4",
+        "dopri5": "genmatch.solvers.ode:Dopri5",
+        "euler-maruyama": "genmatch.solvers.sde:EulerMaruyama",
+        "sde-exponential": "genmatch.solvers.sde:SDEExponential",
+        "algorithm7": "genmatch.solvers.ctmc:Algorithm7",
+        "tau-leaping": "genmatch.solvers.ctmc:TauLeaping",
+    },
+)
+"""Solver classes."""
+
+data = Registry(
+    "data set",
+    "genmatch.data",
+    {
+        "digits": "genmatch.data.digits:digits",
+        "checkerboard": "genmatch.data.toys:checkerboard",
+        "gaussians": "genmatch.data.toys:gaussians",
+        "chain": "genmatch.data.toys:chain",
+    },
+)
+"""Functions without arguments that return a `genmatch.data.DataSet`."""

@@ -1,0 +1,191 @@
+"""Sampling: one loop over the times of a grid, for every process and every solver.
+
+The state is on the grid at each of its times, and its law is the path's there, up to the solver's error. A last step into
+t = 1 is taken by the process's own `transition`, where there is one: it is exact there, and no generator is evaluated at 1.
+A solver of higher order than two hands over to it shortly before 1, so that the last step does not cost its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmatch import solvers
+from genmatch.errors import GenmatchError
+from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
+from genmatch.processes.base import MarkovProcess
+from genmatch.solvers.base import Solver
+from genmatch.tensors import State, batch_size, leaves, tree_map
+
+_HANDOVER = 1e-4
+"""How long before t = 1 a solver of order above two hands over: the exact last step errs by its square."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation saw.
+
+    Attributes:
+        states: the state at each time of the grid, the given one first.
+        times: the grid, float64, (steps + 1,).
+        nfe: network calls a sample.
+    """
+
+    states: list[State]
+    times: Tensor
+    nfe: int
+
+
+def simulate(
+    process: MarkovProcess,
+    model: Model,
+    x0: State,
+    times: Tensor,
+    *,
+    solver: str | Solver | None = None,
+    condition: Condition | Tensor | None = None,
+    rng: torch.Generator | None = None,
+) -> Run:
+    """Simulates a process from the states `x0` at times[0], and keeps the state at every time of the grid.
+
+    Args:
+        process: what is simulated.
+        model: the network, or `gm.oracle(process, data)`.
+        x0: states at times[0], (B, ...), such as `process.path.source(B)` for times[0] = 0.
+        times: increasing times in [0, 1], (steps + 1,).
+        solver: a name or a `Solver`; the recommended one by default.
+        condition: what the model is conditioned on, a tensor or a dictionary of tensors with one entry a sample.
+        rng: source of randomness.
+
+    Raises:
+        GenmatchError: if an argument does not fit, before anything is computed; or if the simulation leaves the space.
+
+    Example:
+        >>> import genmatch as gm
+        >>> process = gm.Flow(gm.paths.Gaussian((1,)))
+        >>> model = gm.oracle(process, torch.tensor([[3.0]]))
+        >>> run = gm.simulate(process, model, torch.zeros(1, 1), torch.tensor([0.0, 0.5, 1.0]))
+        >>> [x.item() for x in run.states], run.nfe
+        ([0.0, 1.5, 3.0], 2)
+    """
+    process.space.validate(x0, "x0")
+    times, chosen = _grid(times), solvers.resolve(process, solver)
+    predict = Predictor(process, model, _conditions(condition, batch_size(x0)))
+    with torch.no_grad(), evaluating(model):
+        states = [x0, *_walk(process, chosen, predict, x0, times, rng)]
+    process.space.validate(states[-1], "the simulated state")
+    return Run(states, times, predict.calls)
+
+
+def sample(
+    process: MarkovProcess,
+    model: Model,
+    n: int,
+    *,
+    steps: int = 32,
+    solver: str | Solver | None = None,
+    times: Tensor | None = None,
+    condition: Condition | Tensor | None = None,
+    seed: int | None = None,
+    rng: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> State:
+    """Draws `n` samples: noise from the source, carried to t = 1.
+
+    Args:
+        process: what is simulated.
+        model: the network, or `gm.oracle(process, data)`.
+        n: how many samples.
+        steps: steps of a uniform grid on [0, 1].
+        solver: a name or a `Solver`; the recommended one by default.
+        times: a grid of your own, increasing from 0 to at most 1, instead of `steps`.
+        condition: what the model is conditioned on, a tensor or a dictionary of tensors with `n` entries.
+        seed: makes the draw repeatable; fresh randomness if None.
+        rng: source of randomness, instead of `seed`.
+        batch_size: samples a network call; all at once by default.
+
+    Raises:
+        GenmatchError: if an argument does not fit, before anything is computed.
+
+    Example:
+        >>> import genmatch as gm
+        >>> process = gm.CTMC(gm.paths.Mixture((2,), vocab_size=3))
+        >>> gm.sample(process, gm.oracle(process, torch.tensor([[1, 2]])), 2, steps=4, seed=0)
+        tensor([[1, 2],
+                [1, 2]])
+    """
+    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+    grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
+    if float(grid[0]) != 0:
+        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
+    chosen, conditions = solvers.resolve(process, solver), _conditions(condition, n)
+    rng = make_rng(device_of(model), seed, rng)
+    check_model(process, model, conditions, 1, rng.device)
+    size = batch_size or n
+    parts = []
+    with torch.no_grad(), evaluating(model):
+        for start in range(0, n, size):
+            rows = slice(start, min(start + size, n))
+            predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions))
+            x0 = process.path.source(rows.stop - start, rng=rng)
+            for last in _walk(process, chosen, predict, x0, grid, rng):  # noqa: B007 (only the last state is kept)
+                pass
+            parts.append(last)
+    samples = tree_map(lambda *values: torch.cat(values), *parts)
+    process.space.validate(samples, "the samples")
+    return samples
+
+
+def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None = None) -> torch.Generator:
+    """The given generator, or a new one on `device` from `seed`, or from fresh entropy for None."""
+    if rng is not None:
+        if seed is not None:
+            raise GenmatchError("pass `seed` or `rng`, not both.")
+        return rng
+    new = torch.Generator(device)
+    if seed is None:
+        new.seed()
+    else:
+        new.manual_seed(seed)
+    return new
+
+
+def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:
+    """The states at times[1:]."""
+    device = leaves(x)[0].device
+    ending = solvers.get("exact") if process.supports("transition") else solver
+    ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
+    # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
+    grid = [max(t, process.t_min) for t in times.tolist()]
+    for t, s in zip(grid, grid[1:], strict=False):
+        if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
+            x = solver.step(process, predict, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
+            t = 1 - _HANDOVER
+        if t < s:
+            x = (ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng)
+        yield x
+
+
+def _grid(times: Any) -> Tensor:
+    grid = torch.as_tensor(times)
+    if not grid.is_floating_point() or grid.dim() != 1 or len(grid) < 2:
+        raise GenmatchError(f"`times` must be at least two floating times, got {grid.dtype} with shape {tuple(grid.shape)}; pass `torch.linspace(0, 1, 33)`.")
+    grid = grid.double().cpu()
+    if not bool((grid[1:] > grid[:-1]).all()) or float(grid[0]) < 0 or float(grid[-1]) > 1:
+        raise GenmatchError(f"`times` must increase strictly inside [0, 1], got {grid.tolist()}.")
+    return grid
+
+
+def _conditions(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
+    conditions = as_condition(condition)
+    for name, value in conditions.items():
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {n} samples, got {found}.")
+    return conditions

@@ -1,0 +1,239 @@
+r"""Schedules: how fast noise becomes data.
+
+A Gaussian path is $X_t = \alpha_t x_1 + \sigma_t x_0$; a mixture path keeps a token of the data with probability
+$\kappa_t = 1 - \sigma_t$. One schedule serves both. Every value and derivative is a closed form in float64, written so
+that no digits cancel near the ends, and exact at $t = 0$ and $t = 1$: `cos(pi/2)` is 6e-17, not 0, and that is enough to
+ruin a multistep solver.
+
+Sources: "Flow Matching Guide and Code" (Lipman et al., 2024), https://arxiv.org/abs/2412.06264, section 4.7;
+"Score-Based Generative Modeling through SDEs" (Song et al., 2021), https://arxiv.org/abs/2011.13456, appendix B.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+
+
+class Schedule(ABC):
+    """The coefficients alpha, sigma and kappa of a path, as functions of times `t` of any shape.
+
+    All methods take times in [0, 1], with 0 = noise and 1 = data, and return float64 tensors of the same shape.
+    """
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Coefficient of the data."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Coefficient of the noise, and for tokens the probability 1 - kappa that a token is still noise."""
+
+    @abstractmethod
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Time derivative of alpha."""
+
+    @abstractmethod
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Time derivative of sigma."""
+
+    @property
+    def source_std(self) -> float:
+        """Standard deviation of the noise that a simulation starts from."""
+        return 1.0
+
+    @property
+    def caveats(self) -> dict[str, str]:
+        """Laws of a path that this schedule keeps only approximately: the name of the check, and the reason."""
+        return {}
+
+    def delta(self, t: Tensor) -> Tensor:
+        """alpha' sigma - alpha sigma', positive inside (0, 1)."""
+        return self.d_alpha(t) * self.sigma(t) - self.alpha(t) * self.d_sigma(t)
+
+    def kappa(self, t: Tensor) -> Tensor:
+        """Probability that a token is data already.
+
+        Raises:
+            GenmatchError: for a schedule whose sigma does not run from 1 to 0.
+        """
+        raise GenmatchError(f"{self} has no kappa: its sigma does not run from 1 to 0; use CondOT, Cosine or Polynomial for tokens.")
+
+    def d_kappa(self, t: Tensor) -> Tensor:
+        """Time derivative of kappa."""
+        return -self.d_sigma(t)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """w = kappa' / (1 - kappa), the rate at which noise becomes data; infinite at t = 1."""
+        return -self.d_sigma(t) / self.sigma(t)
+
+    def backward_rate(self, t: Tensor) -> Tensor:
+        """b = kappa' / kappa, the rate at which data becomes noise in reverse time; infinite at t = 0."""
+        return self.d_kappa(t) / self.kappa(t)
+
+    def jump_probability(self, t: Tensor, s: Tensor) -> Tensor:
+        """(kappa_s - kappa_t) / (1 - kappa_t), the probability that noise at `t` is data at the later time `s`."""
+        sigma_t = self.sigma(t)
+        return (sigma_t - self.sigma(s)) / sigma_t
+
+
+@dataclass(frozen=True)
+class CondOT(Schedule):
+    """Straight lines: alpha = kappa = t, sigma = 1 - t.
+
+    Example:
+        >>> CondOT().sigma(torch.tensor([0.0, 0.25, 1.0])).tolist()
+        [1.0, 0.75, 0.0]
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t.double()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 1 - t.double()
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -torch.ones_like(t, dtype=torch.float64)
+
+    def kappa(self, t: Tensor) -> Tensor:
+        return t.double()
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """alpha = sin(pi t / 2), sigma = cos(pi t / 2), kappa = 1 - cos(pi t / 2): variance preserving."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sin(math.pi / 2 * t.double())
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(math.pi / 2 * (1 - t.double()))
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * self.sigma(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -math.pi / 2 * self.alpha(t)
+
+    def kappa(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, 2 * torch.sin(math.pi / 4 * t.double()) ** 2, 1 - self.sigma(t))
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """alpha = kappa = t^n, sigma = 1 - t^n.
+
+    Args:
+        n: the exponent, positive. For n > 1 the velocity at t = 0 does not determine the data.
+    """
+
+    n: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.n > 0 or not math.isfinite(self.n):
+            raise GenmatchError(f"`n` of Polynomial must be positive and finite, got {self.n}.")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t.double() ** self.n
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(self.n * torch.log1p(t.double() - 1))
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return self.n * t.double() ** (self.n - 1)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -self.d_alpha(t)
+
+    def kappa(self, t: Tensor) -> Tensor:
+        return self.alpha(t)
+
+
+@dataclass(frozen=True)
+class VP(Schedule):
+    """Variance preserving with a linear beta: alpha = exp(-B(1-t)/2), sigma^2 = 1 - alpha^2.
+
+    B(u) = beta_min u + (beta_max - beta_min) u^2 / 2. At t = 0 a trace of the data is left, alpha = 0.0066.
+
+    Args:
+        beta_min: noise rate at t = 1.
+        beta_max: noise rate at t = 0.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
+            raise GenmatchError(f"VP needs 0 < beta_min <= beta_max, got {self.beta_min} and {self.beta_max}.")
+
+    def _integral(self, t: Tensor) -> Tensor:
+        u = 1 - t.double()
+        return self.beta_min * u + (self.beta_max - self.beta_min) * u**2 / 2
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-self._integral(t) / 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._integral(t)))
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        beta = self.beta_min + (self.beta_max - self.beta_min) * (1 - t.double())
+        return beta * self.alpha(t) / 2
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
+
+    @property
+    def caveats(self) -> dict[str, str]:
+        alpha_0 = float(self.alpha(torch.zeros(())))
+        return {"source": f"VP leaves a trace of the data at t = 0: alpha = {alpha_0:.2g}, where the source has none."}
+
+
+@dataclass(frozen=True)
+class VE(Schedule):
+    """Variance exploding: alpha = 1, sigma = sigma_max^(1-t) sigma_min^t.
+
+    Args:
+        sigma_min: noise that is left at t = 1.
+        sigma_max: standard deviation of the source; large against the data.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise GenmatchError(f"VE needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}.")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_max ** (1 - t.double()) * self.sigma_min ** t.double()
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t, dtype=torch.float64)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * math.log(self.sigma_min / self.sigma_max)
+
+    @property
+    def source_std(self) -> float:
+        return self.sigma_max
+
+    @property
+    def caveats(self) -> dict[str, str]:
+        return {
+            "source": f"VE starts from noise of standard deviation {self.sigma_max:g} without the data's mean.",
+            "data": f"VE ends with noise of standard deviation {self.sigma_min:g} on the data.",
+        }

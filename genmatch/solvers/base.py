@@ -1,0 +1,63 @@
+"""The interface of a solver: how a process moves from one time of the grid to the next.
+
+A solver declares facts that are tested: its order, how many network calls a step takes, which kinds of generator terms it
+can simulate, and which optional methods of the process it uses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genmatch.processes.base import MarkovProcess
+from genmatch.tensors import State
+
+Predict = Callable[[State, Tensor], State]
+"""The network with its conditions bound: states and times, (B,), to outputs."""
+
+EVERY_KIND = frozenset({"drift", "brownian", "jump"})
+
+
+class Solver(ABC):
+    """One way to simulate a process.
+
+    Class attributes are declarations: `order` is the global order of convergence in the step, `calls` the number of network
+    calls a step (0 if adaptive), `kinds` the kinds of generator terms that it can simulate, `needs` the optional methods of
+    the process that it uses.
+    """
+
+    order: ClassVar[int]
+    calls: ClassVar[int]
+    kinds: ClassVar[frozenset[str]] = EVERY_KIND
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
+        """The state at `s` from the state `x` at `t`.
+
+        Args:
+            process: what is simulated.
+            predict: the network; every call is counted.
+            x: states, (B, ...).
+            t: the present time in [0, 1), float64, (B,).
+            s: the next time. The last step, to s = 1, is taken by `simulate` with the process's `transition`, where there
+                is one: a solver never evaluates a generator at t = 1.
+            rng: source of randomness.
+        """
+
+    def misfit(self, process: MarkovProcess) -> str | None:
+        """Why this solver cannot simulate `process`; None if it can."""
+        name = type(self).__name__
+        if extra := sorted(process.kinds - self.kinds):
+            return f"{name} simulates {_words(self.kinds)} only, and {type(process).__name__} has {_words(extra)} too"
+        if missing := [need for need in self.needs if not process.supports(need)]:
+            return f"{name} needs {_words(f'`{need}`' for need in missing)}, which {type(process).__name__} does not define"
+        return None
+
+
+def _words(names) -> str:  # type: ignore[no-untyped-def]
+    return " and ".join(sorted(names))

@@ -1,0 +1,91 @@
+"""Solvers for processes that only drift: ordinary differential equations dx/dt = u_t(x)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.generators import Sum
+from genmatch.processes.base import MarkovProcess
+from genmatch.solvers.base import Predict, Solver
+from genmatch.tensors import expand
+
+_DRIFT = frozenset({"drift"})
+
+
+class Midpoint(Solver):
+    """Euler to the middle, then a full step with the velocity there; order 2, two calls a step."""
+
+    order = 2
+    calls = 2
+    kinds = _DRIFT
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        h = expand(s - t, x)
+        middle = x + h / 2 * _velocity(process, predict, x, t)
+        return x + h * _velocity(process, predict, middle, (t + s) / 2)
+
+
+class Heun(Solver):
+    """The mean of the velocities at both ends; order 2, two calls a step."""
+
+    order = 2
+    calls = 2
+    kinds = _DRIFT
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        h = expand(s - t, x)
+        u_t = _velocity(process, predict, x, t)
+        u_s = _velocity(process, predict, x + h * u_t, s)
+        return x + h / 2 * (u_t + u_s)
+
+
+class RK4(Solver):
+    """The classical Runge-Kutta method; order 4, four calls a step."""
+
+    order = 4
+    calls = 4
+    kinds = _DRIFT
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        h, middle = expand(s - t, x), (t + s) / 2
+        k1 = _velocity(process, predict, x, t)
+        k2 = _velocity(process, predict, x + h / 2 * k1, middle)
+        k3 = _velocity(process, predict, x + h / 2 * k2, middle)
+        k4 = _velocity(process, predict, x + h * k3, s)
+        return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+class Dopri5(Solver):
+    """Adaptive Dormand-Prince steps of torchdiffeq between the times of the grid; order 5, as many calls as it takes.
+
+    Args:
+        rtol: relative error that a step may make.
+        atol: absolute error that a step may make.
+    """
+
+    order = 5
+    calls = 0
+    kinds = _DRIFT
+
+    def __init__(self, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+            raise GenmatchError(f"`rtol` and `atol` must be non-negative and not both zero, got {rtol} and {atol}.")
+        self.rtol, self.atol = rtol, atol
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        from torchdiffeq import odeint
+
+        # Without `step_t` torchdiffeq steps past the end and interpolates back; the field may not be defined there.
+        def velocity(time: Tensor, state: Tensor) -> Tensor:
+            return _velocity(process, predict, state, time.to(t).expand_as(t))
+
+        interval = torch.stack([t[0], s[0]])
+        options = {"step_t": interval[1:], "dtype": interval.dtype}
+        return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]  # type: ignore[no-any-return]
+
+
+def _velocity(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:
+    drift = Sum(*process.generator(predict(x, t), x, t).terms).drift
+    return torch.zeros_like(x) if drift is None else drift.velocity

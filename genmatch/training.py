@@ -1,0 +1,243 @@
+r"""Training: one loop for every process.
+
+    loss = E_{t, x1, X_t} divergence(target(X_t, t, x1), model(X_t, t)) / size
+
+Its minimiser is the posterior mean of the target, whatever the process: for a flow this is flow matching, for a CTMC it is
+the cross-entropy training of a posterior network (Algorithm 8 of the lecture notes on discrete diffusion).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from genmatch.batches import Batch, batches, in_memory
+from genmatch.errors import GenmatchError
+from genmatch.models import Predictor, device_of, evaluating
+from genmatch.processes.base import MarkovProcess
+from genmatch.tensors import State, batch_size, tree_map
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the keyword arguments of `train`."""
+
+    steps: int
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup: int = 100
+    lr_schedule: str = "cosine"
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    validate_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+        for name in ("lr", "grad_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise GenmatchError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)!r}.")
+        if not 0 <= self.ema < 1:
+            raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
+        if self.lr_schedule not in ("cosine", "constant"):
+            raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate after `step` steps, as a fraction of `lr`: a linear rise, then a cosine to zero or a constant."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.lr_schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training made.
+
+    Attributes:
+        model: the average of the weights over the last steps, ready to sample from. The model passed in has the last ones.
+        losses: training loss of each step, a coordinate.
+        validation: pairs (step, validation loss), empty without validation data.
+        seconds: time spent.
+        settings: the settings used.
+    """
+
+    model: torch.nn.Module
+    losses: list[float]
+    validation: list[tuple[int, float]]
+    seconds: float
+    settings: dict[str, Any]
+
+
+def train(
+    process: MarkovProcess,
+    model: torch.nn.Module,
+    data: Any,
+    *,
+    steps: int,
+    validation: Any = None,
+    progress: bool = False,
+    label: str = "training",
+    **settings: Any,
+) -> TrainResult:
+    """Trains a network to predict the posterior mean of the process's target.
+
+    Args:
+        process: what the network is for.
+        model: the network, model(x, t, **condition) with `t` of shape (B,); trained in place, on the device where it is.
+        data: x1, as a tensor, Dataset or DataLoader; or pairs of x1 and a condition (a tensor or a dictionary of them).
+        steps: optimiser steps.
+        validation: held-out data in memory, x1 or (x1, condition), for a loss that is comparable from step to step.
+        progress: shows a progress bar with the loss.
+        label: what the bar calls this run.
+        **settings: `batch_size`, `lr`, `warmup`, `lr_schedule` ("cosine" or "constant"), `weight_decay`, `grad_clip`,
+            `ema` (decay of the average of the weights), `validate_every` (steps) and `seed`; see `Settings`.
+
+    Raises:
+        GenmatchError: if the data, the settings or the model do not fit, before the first step; or if the loss stops being
+            finite.
+
+    Example:
+        >>> import genmatch as gm
+        >>> process = gm.CTMC(gm.paths.Mixture((2,), vocab_size=3))
+        >>> model = gm.nn.MLP(process.space, process.output_shape, width=16, depth=1)
+        >>> result = gm.train(process, model, torch.tensor([[0, 1], [2, 0]]), steps=2, seed=0)
+        >>> len(result.losses)
+        2
+    """
+    plan = _plan(steps, settings)
+    if not isinstance(model, torch.nn.Module):
+        raise GenmatchError(f"`model` must be a torch.nn.Module to be trained, got {type(model).__name__}.")
+    device = device_of(model)
+    order = torch.Generator().manual_seed(plan.seed)
+    rng = torch.Generator(device).manual_seed(plan.seed)
+    stream = _first_checked(process, model, batches(data, process.path.data_space, plan.batch_size, rng=order))
+    held_out = None if validation is None else in_memory(validation, process.path.data_space)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, plan.lr_factor)
+    average = AveragedModel(model, multi_avg_fn=_ema(plan.ema))
+    losses: list[float] = []
+    checks: list[tuple[int, float]] = []
+    start = time.perf_counter()
+    model.train()
+    with _bar(progress, label, steps) as advance:
+        for step in range(1, steps + 1):
+            x1, condition = _to(next(stream), device)
+            loss = loss_on(process, model, x1, condition, rng=rng)
+            if not bool(torch.isfinite(loss)):
+                raise GenmatchError(f"the loss is {loss.item()} at step {step}; lower `lr` (now {plan.lr}) or check the data and the model.")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.grad_clip)
+            optimiser.step()
+            schedule.step()
+            average.update_parameters(model)
+            losses.append(loss.item())
+            if held_out is not None and (step % plan.validate_every == 0 or step == steps):
+                checks.append((step, validation_loss(process, average.module, _to(held_out, device), seed=plan.seed)))
+            advance(losses, checks)
+    return TrainResult(average.module.eval(), losses, checks, time.perf_counter() - start, asdict(plan))
+
+
+def loss_on(process: MarkovProcess, model: torch.nn.Module, x1: State, condition: dict[str, Any], *, rng: torch.Generator) -> Tensor:
+    """The loss of a batch, a scalar in float32 or better: mean divergence a coordinate at low-discrepancy times."""
+    n = batch_size(x1)
+    t = low_discrepancy_times(n, process.t_min, rng=rng)
+    x0 = process.path.source(n, rng=rng)
+    x = process.path.sample(x1, t, x0=x0, rng=rng)
+    output = Predictor(process, model, condition)(x, t)
+    output = tree_map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)), output)
+    return process.divergence(process.target(x, t, x1, x0=x0), output, x, t).mean() / process.space.size
+
+
+def low_discrepancy_times(n: int, t_min: float, *, rng: torch.Generator) -> Tensor:
+    """`n` times that cover [t_min, 1) evenly, float64: one uniform shift of a regular grid, so each is uniform by itself."""
+    shift = torch.rand((), dtype=torch.float64, device=rng.device, generator=rng)
+    u = (shift + torch.arange(n, dtype=torch.float64, device=rng.device) / n) % 1
+    return t_min + (1 - t_min) * u
+
+
+def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Batch, *, seed: int = 0, size: int = 1024) -> float:
+    """The loss on held-out data at times and noise that are the same at every call with this `seed`."""
+    x1, condition = data
+    rng = torch.Generator(device_of(model)).manual_seed(seed)
+    n = batch_size(x1)
+    total = 0.0
+    with torch.no_grad(), evaluating(model):
+        for i in range(0, n, size):
+            part, given = (tree_map(lambda v, i=i: v[i : i + size], value) for value in (x1, condition))
+            total += batch_size(part) * loss_on(process, model, part, given, rng=rng).item()
+    return total / n
+
+
+def _plan(steps: int, settings: dict[str, Any]) -> Settings:
+    try:
+        return Settings(steps=steps, **settings)
+    except TypeError:
+        unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
+        raise GenmatchError(f"unknown setting(s) {unknown} for `train`; known: {', '.join(Settings.__dataclass_fields__)}.") from None
+
+
+def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch]) -> Iterator[Batch]:
+    """The stream, after one call of the model on its first batch: a model that does not fit fails before any work."""
+    first = next(stream)
+    with torch.no_grad(), evaluating(model):
+        x1, condition = _to(first, device_of(model))
+        loss_on(process, model, x1, condition, rng=torch.Generator(device_of(model)).manual_seed(0))
+
+    def again() -> Iterator[Batch]:
+        yield first
+        yield from stream
+
+    return again()
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    x1, condition = batch
+    return tree_map(lambda v: v.to(device), x1), tree_map(lambda v: v.to(device), condition)
+
+
+def _ema(decay: float) -> Any:
+    """Averages with a decay that rises to `decay`, so that the first weights are forgotten early."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        n = int(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return torch.no_grad()(update)
+
+
+@contextmanager
+def _bar(shown: bool, label: str, steps: int) -> Iterator[Any]:
+    """A function to call after each step with the losses so far; it draws a progress bar if `shown`."""
+    if not shown:
+        yield lambda losses, checks: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task(label, total=steps, loss="")
+
+        def advance(losses: list[float], checks: list[tuple[int, float]]) -> None:
+            recent = sum(losses[-50:]) / len(losses[-50:])
+            held_out = f", held out {checks[-1][1]:.4f}" if checks else ""
+            bar.update(task, advance=1, loss=f"loss {recent:.4f}{held_out}")
+
+        yield advance
