@@ -17,9 +17,10 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ __all__ = ["Brownian", "Categorical", "Destination", "Drift", "Generator", "Jump
 
 TestFunction = Callable[[State], Tensor]
 """f: a batch of states to values of shape (B,)."""
+
+T = TypeVar("T", bound="Generator")
 
 Weight = float | Tensor
 """A non-negative number, or one for each sample, shape (B,)."""
@@ -285,9 +288,9 @@ class Sum(Generator):
     def __init__(self, *terms: Generator) -> None:
         if any(isinstance(term, KroneckerSum) for term in terms):
             raise GenmatchError("a product's generator adds only to one over the same modalities; got another kind of term.")
-        self.drift = _merge([t for t in terms if isinstance(t, Drift)], lambda a, b: Drift(a.velocity + b.velocity))
-        self.brownian = _merge([t for t in terms if isinstance(t, Brownian)], lambda a, b: Brownian(a.variance + b.variance))
-        self.jump = _merge([t for t in terms if isinstance(t, Jump)], _merge_jumps)
+        self.drift = _merge(Drift, lambda a, b: Drift(a.velocity + b.velocity), terms)
+        self.brownian = _merge(Brownian, lambda a, b: Brownian(a.variance + b.variance), terms)
+        self.jump = _merge(Jump, _merge_jumps, terms)
 
     @property
     def terms(self) -> tuple[Generator, ...]:
@@ -344,12 +347,11 @@ class KroneckerSum(Generator):
     def kinds(self) -> frozenset[str]:
         return frozenset().union(*(part.kinds for part in self.parts.values()))
 
-    def _with(self, x: State, f: TestFunction) -> Iterator[tuple[Generator, TestFunction, State]]:
-        for name, part in self.parts.items():
-            yield part, lambda value, name=name: f({**x, name: value}), x[name]
-
     def apply(self, f: TestFunction, x: State) -> Tensor:
-        return torch.stack([part.apply(partial, value) for part, partial, value in self._with(x, f)]).sum(0)
+        def varying(name: str) -> TestFunction:
+            return lambda value: f({**x, name: value})
+
+        return torch.stack([part.apply(varying(name), x[name]) for name, part in self.parts.items()]).sum(0)
 
     def step(self, x: State, h: Weight, *, rng: torch.Generator | None = None) -> State:
         return {name: part.step(x[name], h, rng=rng) for name, part in self.parts.items()}
@@ -387,11 +389,10 @@ def _gradient(f: TestFunction, x: Tensor, create_graph: bool = False) -> Tensor:
     return gradient if create_graph else gradient.detach()
 
 
-def _merge(terms: list, add: Callable):  # type: ignore[type-arg,no-untyped-def]
-    total = None
-    for term in terms:
-        total = term if total is None else add(total, term)
-    return total
+def _merge(kind: type[T], add: Callable[[T, T], T], terms: tuple[Generator, ...]) -> T | None:
+    """The sum of the terms of one kind; None if there are none."""
+    mine = [term for term in terms if isinstance(term, kind)]
+    return functools.reduce(add, mine) if mine else None
 
 
 def _merge_jumps(a: Jump, b: Jump) -> Jump:

@@ -37,6 +37,7 @@ class Oracle(torch.nn.Module):
         law = torch.full((n,), 1 / n, dtype=torch.float64) if weights is None else torch.as_tensor(weights).double()
         if law.shape != (n,) or not bool((law >= 0).all()) or not float(law.sum()) > 0:
             raise GenmatchError(f"`weights` must be {n} non-negative numbers, one for each data point, got shape {tuple(law.shape)}.")
+        self.log_weights: Tensor
         self.register_buffer("log_weights", (law / law.sum()).log())
 
     def posterior(self, x: State, t: Tensor) -> Tensor:
@@ -45,10 +46,10 @@ class Oracle(torch.nn.Module):
         Where the path never goes from any data point there is no posterior; the weights of the data stand in.
         """
         t = check_times(t, batch_size(x))
-        n = len(self.log_weights)  # type: ignore[arg-type]
-        log_joint = self.log_weights + self._pairs(self.process.path.log_prob, x, t).reshape(-1, n)  # type: ignore[operator]
+        n = len(self.log_weights)
+        log_joint = self.log_weights + self._pairs(self.process.path.log_prob, x, t).reshape(-1, n)
         impossible = log_joint.isneginf().all(-1, keepdim=True)
-        return torch.where(impossible, self.log_weights, log_joint).softmax(-1)  # type: ignore[arg-type]
+        return torch.where(impossible, self.log_weights, log_joint).softmax(-1)
 
     def forward(self, x: State, t: Tensor) -> State:
         """The output of the ideal network at states `x` and times `t` in [0, 1), (B,).
@@ -59,13 +60,13 @@ class Oracle(torch.nn.Module):
         t = check_times(t, batch_size(x))
         if bool((t >= 1).any()):
             raise GenmatchError("the oracle is defined for t < 1, got t = 1; end with a solver's last step instead.")
-        width = len(self.log_weights) * max(leaf[0].numel() for leaf in leaves(x))  # type: ignore[arg-type]
+        width = len(self.log_weights) * max(leaf[0].numel() for leaf in leaves(x))
         rows = max(1, _CHUNK // width)
         outputs = [self._output(tree_map(lambda v, i=i: v[i : i + rows], x), t[i : i + rows]) for i in range(0, len(t), rows)]
         return tree_map(lambda *parts: torch.cat(parts), *outputs)
 
     def _output(self, x: State, t: Tensor) -> State:
-        n = len(self.log_weights)  # type: ignore[arg-type]
+        n = len(self.log_weights)
         weights = self.posterior(x, t)
         targets = self._pairs(lambda x, t, x1: self.process.target(x, t, x1), x, t)
         # A target of weight zero may be undefined there.
@@ -77,7 +78,7 @@ class Oracle(torch.nn.Module):
 
     def _pairs(self, function: Any, x: State, t: Tensor) -> State:
         """`function(x, t, x1)` for every state and every data point, states first."""
-        b, n = batch_size(x), len(self.log_weights)  # type: ignore[arg-type]
+        b, n = batch_size(x), len(self.log_weights)
         data = tree_map(lambda v, like: v.to(like.device, like.dtype).repeat(b, *[1] * (v.dim() - 1)), self.data, x)
         return function(tree_map(lambda v: v.repeat_interleave(n, 0), x), t.repeat_interleave(n), data)
 
@@ -118,10 +119,10 @@ def marginal_generator(process: MarkovProcess, data: Any, x: State, t: Tensor, *
 def log_marginal(process: MarkovProcess, data: Any, x: State, t: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """log p_t(x) of a finite data set, in nats, float64, (B,)."""
     model = oracle(process, data, weights)
-    n = len(model.log_weights)  # type: ignore[arg-type]
+    n = len(model.log_weights)
     t = check_times(t, batch_size(x))
     pairs = model._pairs(process.path.log_prob, x, t).reshape(-1, n)
-    return torch.logsumexp(model.log_weights + pairs, -1)  # type: ignore[operator]
+    return torch.logsumexp(model.log_weights + pairs, -1)
 
 
 __all__ = ["Oracle", "conditional_generator", "log_marginal", "marginal_generator", "oracle"]

@@ -93,8 +93,7 @@ def check_output(process: MarkovProcess, output: State, n: int) -> None:
             raise GenmatchError(f"the model must return a floating tensor{name}, got {found}.")
         if tuple(value.shape) != wanted:
             raise GenmatchError(
-                f"the model's output{name} must have shape {wanted} for {process}, got {tuple(value.shape)}; "
-                "build the network with `process.output_shape`."
+                f"the model's output{name} must have shape {wanted} for {process}, got {tuple(value.shape)}; build the network with `process.output_shape`."
             )
 
     def walk(value: Any, shape: Any, name: str) -> None:

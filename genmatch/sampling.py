@@ -7,6 +7,7 @@ A solver of higher order than two hands over to it shortly before 1, so that the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,7 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
-    for t, s in zip(grid, grid[1:], strict=False):
+    for t, s in itertools.pairwise(grid):
         if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
             x = solver.step(process, predict, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
             t = 1 - _HANDOVER

@@ -57,9 +57,8 @@ class Gaussian(Path):
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
         if x0 is None:
-            noise = torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=rng)
-        else:
-            noise = x0 / self.schedule.source_std
+            x0 = self.schedule.source_std * torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=rng)
+        noise = x0 / self.schedule.source_std
         return expand(self.schedule.alpha(t), x1) * x1 + expand(self.schedule.sigma(t), x1) * noise
 
     def _log_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class MarkovProcess(ABC):
     @property
     def output_shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
         """Shape of what a network returns for one state; the shape of the state by default."""
-        return self.path.space.shape  # type: ignore[attr-defined, no-any-return]
+        return self.path.space.shape  # type: ignore[attr-defined]
 
     @property
     def caveats(self) -> Mapping[str, str]:

@@ -75,4 +75,3 @@ class Diffusion(GaussianProcess):
         time = (-torch.expm1(-y)).clamp(0, 1 - 1e-12).flatten()
         density = (self.g(time) / self.path.schedule.sigma(time)) ** 2
         return (half * _WEIGHTS.to(t.device) * density.view_as(y) * torch.exp(-y)).sum(-1)
-

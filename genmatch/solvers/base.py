@@ -7,7 +7,7 @@ can simulate, and which optional methods of the process it uses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
@@ -59,5 +59,5 @@ class Solver(ABC):
         return None
 
 
-def _words(names) -> str:  # type: ignore[no-untyped-def]
+def _words(names: Iterable[str]) -> str:
     return " and ".join(sorted(names))

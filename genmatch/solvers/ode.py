@@ -83,7 +83,7 @@ class Dopri5(Solver):
 
         interval = torch.stack([t[0], s[0]])
         options = {"step_t": interval[1:], "dtype": interval.dtype}
-        return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]  # type: ignore[no-any-return]
+        return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]
 
 
 def _velocity(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:

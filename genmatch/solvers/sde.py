@@ -20,7 +20,7 @@ class EulerMaruyama(Solver):
     kinds = frozenset({"drift", "brownian"})
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        return process.generator(predict(x, t), x, t).step(x, s - t, rng=rng)  # type: ignore[no-any-return]
+        return process.generator(predict(x, t), x, t).step(x, s - t, rng=rng)
 
 
 class SDEExponential(Solver):
@@ -48,4 +48,4 @@ class SDEExponential(Solver):
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         schedule = process.path.schedule  # type: ignore[attr-defined]
         memory = schedule.alpha(t) * schedule.sigma(s) / (schedule.alpha(s) * schedule.sigma(t))
-        return process.bridge(predict(x, t), x, t, s, memory ** (self.eta**2), rng=rng)  # type: ignore[attr-defined, no-any-return]
+        return process.bridge(predict(x, t), x, t, s, memory ** (self.eta**2), rng=rng)  # type: ignore[attr-defined]
