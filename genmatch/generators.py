@@ -21,6 +21,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -45,9 +46,9 @@ class Generator(ABC):
     """The value of a generator L_t at a batch of states."""
 
     @property
-    @abstractmethod
     def terms(self) -> tuple[Generator, ...]:
         """The parts that add up to this generator."""
+        return (self,)
 
     @property
     @abstractmethod
@@ -66,13 +67,13 @@ class Generator(ABC):
     def scaled(self, weight: Weight) -> Generator:
         """The generator times a non-negative weight: the same process with its clock sped up."""
 
-    @abstractmethod
     def kl(self, other: Generator, x: State) -> Tensor:
         """Rate at which the Kullback-Leibler divergence of the two path measures grows, in nats per unit time, (B,).
 
         Infinite where the other process cannot follow: another diffusion coefficient, a drift without noise, a jump that
         never happens there.
         """
+        return Sum(*self.terms).kl(other, x)
 
     def __add__(self, other: Generator) -> Generator:
         if not isinstance(other, Generator):
@@ -118,10 +119,6 @@ class Drift(Generator):
         self.velocity = velocity
 
     @property
-    def terms(self) -> tuple[Generator, ...]:
-        return (self,)
-
-    @property
     def kinds(self) -> frozenset[str]:
         return frozenset({"drift"})
 
@@ -133,9 +130,6 @@ class Drift(Generator):
 
     def scaled(self, weight: Weight) -> Drift:
         return Drift(_spread(weight, self.velocity) * self.velocity)
-
-    def kl(self, other: Generator, x: Tensor) -> Tensor:
-        return Sum(self).kl(other, x)
 
 
 class Brownian(Generator):
@@ -151,10 +145,6 @@ class Brownian(Generator):
 
     def __init__(self, variance: Tensor) -> None:
         self.variance = variance
-
-    @property
-    def terms(self) -> tuple[Generator, ...]:
-        return (self,)
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -179,9 +169,6 @@ class Brownian(Generator):
     def scaled(self, weight: Weight) -> Brownian:
         return Brownian(_spread(weight, self.variance) * self.variance)
 
-    def kl(self, other: Generator, x: Tensor) -> Tensor:
-        return Sum(self).kl(other, x)
-
 
 class Jump(Generator):
     """Jumps of single coordinates, L f = sum_j intensity_j (E f(x with x_j drawn from the destination) - f(x)).
@@ -202,10 +189,6 @@ class Jump(Generator):
     def __init__(self, intensity: Tensor, destination: Destination) -> None:
         self.intensity = intensity
         self.destination = destination
-
-    @property
-    def terms(self) -> tuple[Generator, ...]:
-        return (self,)
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -232,9 +215,6 @@ class Jump(Generator):
 
     def scaled(self, weight: Weight) -> Jump:
         return Jump(_spread(weight, self.intensity) * self.intensity, self.destination)
-
-    def kl(self, other: Generator, x: Tensor) -> Tensor:
-        return Sum(self).kl(other, x)
 
     def without_self_jumps(self, x: Tensor) -> Jump:
         """The same generator, written so that every jump changes the state: intensity is then the exit rate."""
@@ -338,10 +318,6 @@ class KroneckerSum(Generator):
 
     def __init__(self, **parts: Generator) -> None:
         self.parts = parts
-
-    @property
-    def terms(self) -> tuple[Generator, ...]:
-        return (self,)
 
     @property
     def kinds(self) -> frozenset[str]:
