@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class GenmatchError(ValueError):
@@ -24,3 +26,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else ";"
     return GenmatchError(f"unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """Returns `value` as an int, or raises `GenmatchError` if it is not a positive integer (a float never is).
+
+    Example:
+        >>> positive_integer(3, "steps")
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+    return number

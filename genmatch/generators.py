@@ -297,9 +297,8 @@ class Sum(Generator):
     def kl(self, other: Generator, x: Tensor) -> Tensor:
         other = Sum(*other.terms)
         total = _diffusion_kl(self, other, x)
-        if self.jump is not None or other.jump is not None:
-            one, two = self.jump or _still(other.jump), other.jump or _still(self.jump)
-            total = total + one.kl_to(two, x)
+        if some := self.jump or other.jump:
+            total = total + (self.jump or _still(some)).kl_to(other.jump or _still(some), x)
         return total
 
 

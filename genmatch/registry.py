@@ -27,11 +27,13 @@ class Registry:
 
     Args:
         kind: what it holds, in the singular, for messages.
+        plural: the same in the plural.
         builtin: names of this package, as `module:Name`.
     """
 
-    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, plural: str, group: str, builtin: Mapping[str, str]) -> None:
         self.kind = kind
+        self.plural = plural
         self.group = group
         self._builtin = dict(builtin)
         self._registered: dict[str, Any] = {}
@@ -130,6 +132,7 @@ def _source_file(module: str) -> Path | None:
 
 processes = Registry(
     "process",
+    "processes",
     "genmatch.processes",
     {
         "flow": "genmatch.processes.families:flow",
@@ -142,6 +145,7 @@ processes = Registry(
 
 solvers = Registry(
     "solver",
+    "solvers",
     "genmatch.solvers",
     {
         "exact": "genmatch.solvers.general:Exact",
@@ -160,6 +164,7 @@ solvers = Registry(
 
 data = Registry(
     "data set",
+    "data sets",
     "genmatch.data",
     {
         "digits": "genmatch.data.digits:digits",

@@ -146,7 +146,8 @@ class Polynomial(Schedule):
         return t.double() ** self.n
 
     def sigma(self, t: Tensor) -> Tensor:
-        return -torch.expm1(self.n * torch.log1p(t.double() - 1))
+        # 1 - t^n; `abs`, as a minus sign would make the zero at t = 1 negative and the rate minus infinity.
+        return torch.expm1(self.n * torch.log1p(t.double() - 1)).abs()
 
     def d_alpha(self, t: Tensor) -> Tensor:
         return self.n * t.double() ** (self.n - 1)

@@ -9,26 +9,29 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.tensors import State, batch_size
+
+TestFunction = Callable[[State], Tensor]
+"""f: a batch of states to values of shape (B,)."""
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns `shape` as a tuple of positive integers, or raises `GenmatchError`."""
     try:
-        shape = tuple(int(n) for n in shape)
-    except TypeError:
-        raise GenmatchError(f"`shape` must be a tuple of positive integers, got {shape!r}; pass e.g. (1, 8, 8).") from None
-    if not shape or any(n < 1 for n in shape):
-        raise GenmatchError(f"`shape` must be a tuple of positive integers, got {shape}; pass e.g. (1, 8, 8).")
-    return shape
+        checked = tuple(positive_integer(n, "shape") for n in shape)
+    except (TypeError, GenmatchError):
+        checked = ()
+    if not checked:
+        raise GenmatchError(f"`shape` must be a tuple of positive integers, got {shape!r}; pass e.g. (1, 8, 8).")
+    return checked
 
 
 class Space(ABC):
@@ -54,6 +57,51 @@ class Space(ABC):
     @abstractmethod
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
         """`n` arbitrary states that fill the space, for checks and examples."""
+
+    @abstractmethod
+    def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
+        """`n` random smooth functions of states with values in [-1, 1], rich enough to tell two laws apart."""
+
+    @property
+    def cardinality(self) -> float:
+        """Number of different states; infinite unless `enumerate` can list them."""
+        return math.inf
+
+    def enumerate(self, limit: int = 20_000) -> State:
+        """Every state, if there are finitely many.
+
+        Raises:
+            GenmatchError: if there are more than `limit`.
+        """
+        raise GenmatchError(f"{self} has no list of its states; only finite spaces do.")
+
+    def index(self, x: State) -> Tensor:
+        """The row of `enumerate()` at which each state stands, shape (B,)."""
+        raise GenmatchError(f"{self} has no list of its states; only finite spaces do.")
+
+
+def _wave(frequency: Tensor, phase: Tensor) -> TestFunction:
+    def f(x: Tensor) -> Tensor:
+        return torch.cos(x.flatten(1) @ frequency.to(x.dtype) + phase.to(x.dtype))
+
+    return f
+
+
+def _token_wave(angle: Tensor) -> TestFunction:
+    """cos(sum_j angle[j, x_j])."""
+    position = torch.arange(len(angle))
+
+    def f(x: Tensor) -> Tensor:
+        return torch.cos(angle[position, x.flatten(1)].sum(-1))
+
+    return f
+
+
+def _product(parts: dict[str, TestFunction]) -> TestFunction:
+    def f(x: State) -> Tensor:
+        return torch.stack([part(x[name]) for name, part in parts.items()]).prod(0)
+
+    return f
 
 
 def _as_tensor(data: Any, name: str) -> Tensor:
@@ -92,8 +140,8 @@ class Euclidean(Space):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", check_shape(self.shape))
-        if not self.dtype.is_floating_point:
-            raise GenmatchError(f"`dtype` of a Euclidean space must be floating, got {self.dtype}; pass torch.float32.")
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+            raise GenmatchError(f"`dtype` of a Euclidean space must be floating, got {self.dtype!r}; pass torch.float32.")
 
     @property
     def size(self) -> int:
@@ -115,6 +163,13 @@ class Euclidean(Space):
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.shape, dtype=self.dtype, generator=rng, device=rng.device if rng else None)
+
+    def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
+        """Cosines of random directions, with angular frequencies in [0.5, 1.5]."""
+        direction = torch.randn(n, self.size, dtype=torch.float64, generator=rng)
+        frequency = 0.5 + torch.rand(n, 1, dtype=torch.float64, generator=rng)
+        phase = 2 * math.pi * torch.rand(n, dtype=torch.float64, generator=rng)
+        return [_wave(w, b) for w, b in zip(frequency * direction / direction.norm(dim=1, keepdim=True), phase, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -138,8 +193,7 @@ class Categorical(Space):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", check_shape(self.shape))
-        if int(self.vocab_size) < 1:
-            raise GenmatchError(f"`vocab_size` must be at least 1, got {self.vocab_size}.")
+        object.__setattr__(self, "vocab_size", positive_integer(self.vocab_size, "vocab_size"))
 
     @property
     def size(self) -> int:
@@ -184,6 +238,16 @@ class Categorical(Space):
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         return torch.randint(self.num_states, (n, *self.shape), generator=rng, device=rng.device if rng else None)
+
+    def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
+        """Cosines of a sum of random angles, one for each token: of all positions and of two of them in turn."""
+        functions = []
+        for i in range(n):
+            used = torch.randperm(self.size, generator=rng)[: self.size if i % 2 == 0 else 2]
+            angle = torch.zeros(self.size, self.num_states, dtype=torch.float64)
+            angle[used] = torch.randn(len(used), self.num_states, dtype=torch.float64, generator=rng) * (2 / len(used)) ** 0.5
+            functions.append(_token_wave(angle))
+        return functions
 
     def enumerate(self, limit: int = 20_000) -> Tensor:
         """Every state, shape (cardinality, *shape), the last position changing fastest.
@@ -253,3 +317,8 @@ class ProductSpace(Space):
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
         return {name: space.random(n, rng=rng) for name, space in self.parts.items()}
+
+    def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
+        """Products of a function of each part."""
+        columns = {name: space.test_functions(n, rng=rng) for name, space in self.parts.items()}
+        return [_product({name: column[i] for name, column in columns.items()}) for i in range(n)]

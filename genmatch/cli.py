@@ -1,0 +1,169 @@
+"""The command line. torch is imported by the commands that need it, so that help and lists answer at once."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import genmatch
+from genmatch import registry
+from genmatch.errors import GenmatchError
+
+
+class _Main(click.Group):
+    """A group whose commands report a wrong input in one line, and an interrupt without a trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GenmatchError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.ClickException("stopped; everything finished is saved, and the same command goes on from there.") from None
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Makes a TOML file's values the defaults of the command's options; the table of the command's name, if there is one."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise GenmatchError(f"`{path}` cannot be read as TOML: {error}.") from error
+    command = str(ctx.info_name)
+    values = {**{k: v for k, v in values.items() if not isinstance(v, dict)}, **values.get(command, {})}
+    options = {name: option for option in ctx.command.params for name in (option.name, *(o.lstrip("-") for o in option.opts))}
+    if unknown := sorted(set(values) - set(options)):
+        raise GenmatchError(
+            f"`{path}` sets {', '.join(unknown)}, which `genmatch {command}` does not know; known: {', '.join(sorted(set(options) - {'config'}))}."
+        )
+    ctx.default_map = {str(options[name].name): value for name, value in values.items()}
+    return path
+
+
+def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of one training budget."""
+    for option in reversed(
+        [
+            click.option("--data", default="digits", show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
+            click.option("--steps", type=int, default=3000, show_default=True, help="Optimiser steps."),
+            click.option("--batch-size", type=int, default=128, show_default=True, help="Data points a step."),
+            click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate."),
+            click.option("--network", default="mlp", show_default=True, help="mlp or transformer."),
+            click.option("--width", type=int, default=384, show_default=True, help="Width of the network."),
+            click.option("--depth", type=int, default=3, show_default=True, help="Depth of the network."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order, noise and samples."),
+            click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read_config, help="TOML file with these options as keys."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(genmatch.__version__, prog_name="genmatch")
+def main() -> None:
+    """Generative modelling with arbitrary Markov processes.
+
+    Flows, diffusions and discrete chains behind one interface: train, sample, check and compare them.
+    """
+
+
+@main.command()
+@click.option("--process", "processes", multiple=True, help="Family: a name or package.module:Name; repeat for more. Default: all that fit the data.")
+@click.option("--nfe", type=int, multiple=True, help="Network calls a sample; repeat for more. Default: 1 2 4 8 16 32 64.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, help="Folder of the results.")
+@_budget
+def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config: Path | None, **settings: Any) -> None:
+    """Compare process families on one data set: same network, same budget, one report.
+
+    A run that is stopped goes on where it was when the same command is given again.
+    """
+    from genmatch.compare import Plan, compare
+    from genmatch.compare.runner import DEFAULT_NFE, over
+
+    plan = Plan(processes=processes, nfe=nfe or DEFAULT_NFE, **settings)
+    comparison = compare(plan, out, progress=sys.stderr.isatty(), say=click.echo)
+    rows = []
+    for family in sorted(comparison.families, key=lambda family: family.best["frechet"]):
+        best = family.best
+        distance = [f"{best['frechet']:.2f}", f"{over(best['frechet'], comparison.floor['frechet']):.2f}"]
+        rows.append([family.name, *distance, f"{best['coverage']:.1%}", f"{best['nfe']:.0f}", f"{family.run.history['seconds']:.0f} s"])
+    _table(["family", "Frechet distance", "x floor", "coverage", "calls", "training"], rows, f"{comparison.data.name}: the best of each family")
+    click.echo(f"report: {out / 'report.html'}")
+
+
+@main.command()
+@click.option("--process", required=True, help="Family: a name from `genmatch list`, or package.module:Name.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True, help="Folder of the run.")
+@_budget
+def train(process: str, out: Path, config: Path | None, **settings: Any) -> None:
+    """Train one process on a data set."""
+    from genmatch.runs import RunSettings, train_run
+
+    run = train_run(RunSettings(process=process, **settings), out, progress=sys.stderr.isatty(), label=process)
+    click.echo(f"{run.process}")
+    click.echo(f"held-out loss {run.history['validation'][-1][1]:.4f} after {run.settings.steps} steps, {run.history['seconds']:.0f} s")
+    click.echo(f"run: {out}; draw from it with `genmatch sample {out}`")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--n", type=int, default=64, show_default=True, help="How many samples.")
+@click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
+@click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A .png picture, or .npy or .safetensors values.")
+def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Path) -> None:
+    """Draw samples from a run that `genmatch train` or `compare` made."""
+    from genmatch.runs import load_run, sample_run
+
+    sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed)
+    click.echo(f"{n} samples: {out}")
+
+
+@main.command()
+@click.argument("process")
+@click.option("--data", default=None, help="Data set on whose spaces a family is checked; small spaces by default.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random states.")
+def check(process: str, data: str | None, seed: int) -> None:
+    """Check a process against the identities of generator matching.
+
+    PROCESS is a family from `genmatch list`, or package.module:Name of a family, a process or a function that makes one.
+    """
+    from genmatch.checks import check_process
+    from genmatch.runs import find_process
+
+    report = check_process(find_process(process, data), seed=seed)
+    click.echo(report)
+    if not report.passed:
+        raise SystemExit(1)
+
+
+@main.command("list")
+def list_names() -> None:
+    """List processes, solvers and data sets, those of other packages too."""
+    for kind in (registry.processes, registry.solvers, registry.data):
+        rows = [[name, *line] for name, line in kind.describe().items()]
+        _table(["name", "what it is", "from"], rows, kind.plural)
+
+
+def _table(columns: list[str], rows: list[list[str]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 or column in ("what it is", "from") else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table, new_line_start=True)
+
+
+if __name__ == "__main__":
+    main()

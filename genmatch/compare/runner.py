@@ -1,0 +1,235 @@
+"""The comparison: train each family with the same budget, sample at several budgets of network calls, measure, report.
+
+Every finished piece is on disk at once: a run that is stopped goes on where it was when started again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import genmatch
+from genmatch import data as data_sets
+from genmatch import processes, sampling, solvers
+from genmatch.compare.features import Extractor, Measure, make_extractor
+from genmatch.compare.metrics import evaluate, nearest_distance
+from genmatch.compare.report import require_plotting, write_report
+from genmatch.data import DataSet
+from genmatch.errors import GenmatchError
+from genmatch.files import read_json, write_json, write_tensors
+from genmatch.processes import MarkovProcess
+from genmatch.runs import Run, RunSettings, fit_view, is_finished, train_run
+
+DEFAULT_NFE = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        data: name of the data set.
+        processes: names of families; every registered one that fits if empty.
+        steps: optimiser steps of each family.
+        nfe: budgets of network calls a sample.
+        seed: of everything.
+        batch_size, lr, network, width, depth: the same for each family; see `genmatch.runs.RunSettings`.
+    """
+
+    data: str = "digits"
+    processes: tuple[str, ...] = ()
+    steps: int = RunSettings.steps
+    nfe: tuple[int, ...] = DEFAULT_NFE
+    seed: int = 0
+    batch_size: int = RunSettings.batch_size
+    lr: float = RunSettings.lr
+    network: str = RunSettings.network
+    width: int = RunSettings.width
+    depth: int = RunSettings.depth
+
+    def __post_init__(self) -> None:
+        if not self.nfe or any(not isinstance(n, int) or n < 1 for n in self.nfe):
+            raise GenmatchError(f"`nfe` must be positive integers, got {self.nfe}; pass e.g. 4 8 16.")
+        if len(set(self.processes)) < len(self.processes):
+            raise GenmatchError(f"a process is named twice in {self.processes}.")
+
+    def run_settings(self, process: str) -> RunSettings:
+        """The settings of one family's run."""
+        common = {name: getattr(self, name) for name in ("data", "steps", "batch_size", "lr", "network", "width", "depth", "seed")}
+        return RunSettings(process=process, **common)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's part of a comparison.
+
+    Attributes:
+        name: of the family.
+        run: the trained run.
+        rows: metrics at each budget, with `nfe`, `steps` and `seconds`.
+        points: the samples at each budget, by nfe.
+    """
+
+    name: str
+    run: Run
+    rows: list[dict[str, float]]
+    points: dict[int, Tensor]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row with the smallest Frechet distance."""
+        return min(self.rows, key=lambda row: row["frechet"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found so far.
+
+    Attributes:
+        plan: what was asked for.
+        data: the data set.
+        features: what the metrics see.
+        floor: metrics of the training split, as if it were samples: the best that a model of it can reach.
+        test_nearest: mean distance from a test point to the nearest training point.
+        families: one entry for each finished family.
+        planned: names of all families.
+    """
+
+    plan: Plan
+    data: DataSet
+    features: str
+    floor: dict[str, float]
+    test_nearest: float
+    planned: tuple[str, ...]
+    families: list[Family] = field(default_factory=list)
+
+    def results(self) -> dict[str, Any]:
+        """Everything but the pictures, as JSON."""
+        families = [
+            {
+                "name": family.name,
+                "process": repr(family.run.process),
+                "view": family.run.view.name,
+                "parameters": sum(p.numel() for p in family.run.model.parameters()),
+                "training": family.run.history,
+                "rows": family.rows,
+                "best": family.best,
+                "best_over_floor": over(family.best["frechet"], self.floor["frechet"]),
+            }
+            for family in self.families
+        ]
+        return {
+            "genmatch": genmatch.__version__,
+            "torch": torch.__version__,
+            "plan": asdict(self.plan),
+            "planned": list(self.planned),
+            "features": self.features,
+            "floor": self.floor,
+            "test_nearest_train": self.test_nearest,
+            "families": families,
+        }
+
+
+def over(value: float, floor: float) -> float:
+    """A figure in units of the floor."""
+    return value / floor if floor > 0 else math.inf
+
+
+def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str], None] = lambda line: None) -> Comparison:
+    """Runs a comparison into the folder `out`, and writes its report there after each family.
+
+    Args:
+        plan: what to compare.
+        out: the folder; what it holds of the same plan is not done again.
+        progress: shows a progress bar while training.
+        say: receives a line at each stage.
+
+    Raises:
+        GenmatchError: if anything in the plan does not fit, before training starts; or if `out` holds results of other
+            settings.
+    """
+    require_plotting()
+    data = data_sets.get(plan.data)
+    names = plan.processes or fitting_families(data)
+    fitted = {name: fit_view(name, data)[0] for name in names}
+    for name, process in fitted.items():
+        is_finished(_folder(out, name), plan.run_settings(name))
+        for nfe in plan.nfe:
+            steps_for(process, nfe)
+    extractor = _extractor(data, out, plan.seed, say)
+    test = extractor(data.test)
+    floor = evaluate(data.train, extractor, test, data.train)
+    comparison = Comparison(plan, data, extractor.description, floor, nearest_distance(data.test, data.train), tuple(names))
+    for i, name in enumerate(names, 1):
+        settings = plan.run_settings(name)
+        done = "already trained" if is_finished(_folder(out, name), settings) else f"training {settings.steps} steps"
+        say(f"[{i}/{len(names)}] {name}: {done}")
+        run = train_run(settings, _folder(out, name), data=data, progress=progress, label=name)
+        family = _measure(name, run, plan, out, extractor, test, data)
+        comparison.families.append(family)
+        best = family.best
+        say(f"      best Frechet distance {best['frechet']:.2f} = {over(best['frechet'], floor['frechet']):.2f} x floor, at {best['nfe']} calls")
+        write_report(comparison, out)
+    return comparison
+
+
+def fitting_families(data: DataSet) -> tuple[str, ...]:
+    """Names of all registered families that fit a view of the data."""
+    names = []
+    for name in processes.available():
+        try:
+            fit_view(name, data)
+        except GenmatchError:
+            continue
+        names.append(name)
+    return tuple(names)
+
+
+def steps_for(process: MarkovProcess, nfe: int) -> int:
+    """Steps of the recommended solver that make `nfe` network calls.
+
+    Raises:
+        GenmatchError: if that is not a whole number of steps.
+    """
+    solver = solvers.resolve(process, None)
+    if nfe % solver.calls:
+        raise GenmatchError(f"{type(solver).__name__} makes {solver.calls} calls a step, so `nfe` must be a multiple of that, got {nfe}.")
+    return nfe // solver.calls
+
+
+def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, test: Measure, data: DataSet) -> Family:
+    """Samples and metrics of a trained run at each budget, taken from disk where they are there."""
+    rows, points = [], {}
+    for nfe in sorted(set(plan.nfe)):
+        place = _folder(out, name) / f"nfe-{nfe}"
+        if not place.with_suffix(".json").exists():
+            steps = steps_for(run.process, nfe)
+            start = time.perf_counter()
+            states = sampling.sample(run.process, run.model, len(data.train), steps=steps, seed=plan.seed)
+            seconds = time.perf_counter() - start
+            decoded = run.view.decode(states)
+            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **evaluate(decoded, extractor, test, data.train)}
+            write_tensors(place.with_suffix(".safetensors"), {"points": decoded})
+            write_json(place.with_suffix(".json"), row)
+        rows.append(read_json(place.with_suffix(".json")))
+        points[nfe] = load_file(place.with_suffix(".safetensors"))["points"]
+    return Family(name, run, rows, points)
+
+
+def _extractor(data: DataSet, out: Path, seed: int, say: Callable[[str], None]) -> Extractor:
+    if data.labels is not None:
+        say("training the classifier whose features measure the samples")
+    return make_extractor(data, seed=seed, path=out / "classifier.safetensors")
+
+
+def _folder(out: Path, name: str) -> Path:
+    return out / re.sub(r"[^\w.-]+", "-", name)

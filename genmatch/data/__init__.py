@@ -1,0 +1,25 @@
+"""Data sets for tests, examples and `genmatch compare`; and toy laws whose answers are known exactly."""
+
+from genmatch.data.dataset import DataSet, View
+from genmatch.data.laws import Checkerboard, GaussianMixture, MarkovChain
+from genmatch.registry import data as _registry
+
+available = _registry.names
+register = _registry.register
+
+
+def get(name: str) -> DataSet:
+    """The data set of that name, or `package.module:Name`.
+
+    Raises:
+        GenmatchError: if the name is unknown, or stands for something else.
+    """
+    from genmatch.errors import GenmatchError
+
+    made = _registry.get(name)()
+    if not isinstance(made, DataSet):
+        raise GenmatchError(f"the data set `{name}` must be a function that returns a `genmatch.data.DataSet`, got {type(made).__name__}.")
+    return made
+
+
+__all__ = ["Checkerboard", "DataSet", "GaussianMixture", "MarkovChain", "View", "available", "get", "register"]

@@ -1,0 +1,245 @@
+"""Named runs: a process family, a data set, a network and a budget, trained into a folder and loaded from it.
+
+A folder holds `model.safetensors`, the averaged weights, and `run.json`, the settings and what training saw; no pickle.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from genmatch import data as data_sets
+from genmatch import nn, processes
+from genmatch.data import DataSet, View
+from genmatch.errors import GenmatchError, unknown
+from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.processes import MarkovProcess
+from genmatch.sampling import sample
+from genmatch.spaces import Categorical, Euclidean
+from genmatch.tensors import State
+from genmatch.training import Settings, train
+
+NETWORKS: dict[str, Callable[..., torch.nn.Module]] = {"mlp": nn.MLP, "transformer": nn.Transformer}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What defines a run; two runs with equal settings give the same numbers on one machine.
+
+    Attributes:
+        process: name of a family, or `package.module:Name`.
+        data: name of a data set, or `package.module:Name`.
+        steps: optimiser steps.
+        batch_size: data points a step.
+        lr: learning rate.
+        network: "mlp" or "transformer".
+        width: of the network.
+        depth: of the network.
+        seed: of the weights, the order of the data and the noise.
+    """
+
+    process: str
+    data: str = "digits"
+    steps: int = 3000
+    batch_size: int = 128
+    lr: float = 1e-3
+    network: str = "mlp"
+    width: int = 384
+    depth: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise unknown("network", self.network, NETWORKS)
+        for name in ("width", "depth"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise GenmatchError(f"`{name}` must be a positive integer, got {getattr(self, name)!r}.")
+        Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to sample.
+
+    Attributes:
+        settings: what defines it.
+        process: the process.
+        view: the view of the data that it models.
+        model: the network with the averaged weights.
+        history: what training saw: `seconds`, `losses` (thinned) and `validation`.
+    """
+
+    settings: RunSettings
+    process: MarkovProcess
+    view: View
+    model: torch.nn.Module
+    history: dict[str, Any]
+
+
+def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
+    """The process of that family on the first view of the data that it fits.
+
+    Raises:
+        GenmatchError: if it fits none, with the reason for each.
+    """
+    make = processes.get(family)
+    reasons = []
+    for view in data.views:
+        try:
+            process = _made(make, view.space, family)
+        except GenmatchError as error:
+            reasons.append(f"{view.name}: {error}")
+            continue
+        process.path.data_space.validate(view.train, f"the view {view.name}")
+        return process, view
+    raise GenmatchError(f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}")
+
+
+def find_process(name: str, data: str | None = None) -> MarkovProcess:
+    """A process by name: a process itself, a function without arguments that makes one, or a family.
+
+    A family is made on the first space that it fits, of the views of `data`, or of small spaces of each kind.
+
+    Raises:
+        GenmatchError: if the name stands for nothing of the kind, or the family fits no space.
+    """
+    thing = processes.get(name)
+    if isinstance(thing, MarkovProcess):
+        return thing
+    if not callable(thing):
+        raise GenmatchError(f"`{name}` must be a process or a function that makes one, got {type(thing).__name__}.")
+    if not inspect.signature(thing).parameters:
+        return _made(lambda _: thing(), None, name)
+    spaces = [view.space for view in data_sets.get(data).views] if data else [Euclidean((2,)), Categorical((2,), 3)]
+    reasons = []
+    for space in spaces:
+        try:
+            return _made(thing, space, name)
+        except GenmatchError as error:
+            reasons.append(str(error))
+    raise GenmatchError(f"the process `{name}` fits none of the spaces: {'; '.join(reasons)}")
+
+
+def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
+    made = make(space)
+    if not isinstance(made, MarkovProcess):
+        raise GenmatchError(f"`{name}` must make a MarkovProcess from a space, got {type(made).__name__}.")
+    return made
+
+
+def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Module:
+    """A fresh network for the process, with weights from the seed; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth)
+
+
+def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training") -> Run:
+    """Trains a run and writes it to `folder`; a finished run with the same settings is loaded instead.
+
+    Raises:
+        GenmatchError: if the settings do not fit, or the folder holds a run with other settings.
+    """
+    data = data or data_sets.get(settings.data)
+    process, view = fit_view(settings.process, data)
+    if is_finished(folder, settings):
+        return load_run(folder, data=data)
+    model = build_network(settings, process)
+    result = train(
+        process,
+        model,
+        view.train,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=settings.seed,
+        validation=view.test,
+        validate_every=max(1, settings.steps // 10),
+        progress=progress,
+        label=label,
+    )
+    every = max(1, len(result.losses) // 200)
+    history = {"seconds": result.seconds, "losses": result.losses[::every], "validation": result.validation}
+    write_tensors(folder / "model.safetensors", result.model.state_dict())
+    # Written last: a folder with run.json is a finished run.
+    write_json(folder / "run.json", {"settings": asdict(settings), "process": repr(process), "view": view.name, "history": history})
+    return Run(settings, process, view, result.model, history)
+
+
+def is_finished(folder: Path, settings: RunSettings) -> bool:
+    """Whether `folder` holds a finished run with these settings.
+
+    Raises:
+        GenmatchError: if it holds one with others, and which they are.
+    """
+    if not (folder / "run.json").exists():
+        return False
+    found = read_json(folder / "run.json").get("settings", {})
+    wanted = asdict(settings)
+    if changed := [f"{name}={found.get(name)!r} (now {wanted[name]!r})" for name in wanted if found.get(name) != wanted[name]]:
+        raise GenmatchError(f"`{folder}` holds a finished run with {', '.join(changed)}; choose another --out, or delete that folder.")
+    return True
+
+
+def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
+    """Loads a finished run.
+
+    Raises:
+        GenmatchError: if the folder holds none, or its weights do not fit.
+    """
+    if not (folder / "run.json").exists():
+        raise GenmatchError(f"`{folder}` holds no finished run (no run.json); make one with `genmatch train --out {folder}`.")
+    saved = read_json(folder / "run.json")
+    try:
+        settings = RunSettings(**saved["settings"])
+    except (KeyError, TypeError) as error:
+        raise GenmatchError(f"`{folder / 'run.json'}` is not a run of this version ({error}); train it again.") from error
+    process, view = fit_view(settings.process, data or data_sets.get(settings.data))
+    model = build_network(settings, process)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise GenmatchError(f"the weights in `{folder}` cannot be loaded ({error}); train it again.") from error
+    return Run(settings, process, view, model.eval(), saved["history"])
+
+
+def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
+    """Draws samples of a run into a file: a picture (.png), or the states as .npy or .safetensors.
+
+    Raises:
+        GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
+    """
+    data = data_sets.get(run.settings.data)
+    writers: dict[str, Callable[[Path, State], None]] = {
+        ".png": lambda part, states: _picture(data, run.view.decode(states), part),
+        ".npy": lambda part, states: _save_array(part, states),
+        ".safetensors": lambda part, states: write_tensors(part, {"states": states}),
+    }
+    if out.suffix not in writers:
+        raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
+    states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
+    write_atomically(out, lambda part: writers[out.suffix](part, states))
+
+
+def _save_array(path: Path, states: Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, states.numpy(), allow_pickle=False)
+
+
+def _picture(data: DataSet, points: Tensor, path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise GenmatchError("a picture needs matplotlib, which is not installed; run `pip install genmatch[plot]`.") from None
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    data.draw(figure.subplots(), points)
+    figure.savefig(path, format="png", dpi=130, facecolor="white")
