@@ -81,9 +81,9 @@ class Generator(ABC):
         return Sum(*self.terms, *other.terms)
 
     def __mul__(self, weight: Weight) -> Generator:
-        low = float(torch.as_tensor(weight).min())
-        if not 0 <= low < math.inf:
-            raise GenmatchError(f"a generator is scaled by a non-negative weight, got {low}; negative rates have no process.")
+        weights = torch.as_tensor(weight)
+        if not bool(((weights >= 0) & (weights < math.inf)).all()):
+            raise GenmatchError(f"a generator is scaled by a finite non-negative weight, got {weight}; negative rates have no process.")
         return self.scaled(weight)
 
     __rmul__ = __mul__
