@@ -135,7 +135,7 @@ def chain(source="mask", schedule=None, positions=L):
 
 
 def _source_rows(source, positions):
-    law = SOURCES[source]
+    law = SOURCES[source][:positions] if source == "positions" else SOURCES[source]
     if source == "mask":
         law = torch.eye(V + 1, dtype=torch.float64)[V]
     if source == "uniform":
@@ -166,6 +166,17 @@ def token_marginal_rate(source, kappa, d_kappa, law, positions=L):
     return sum(terms) @ law
 
 
+def redraw(pi, x, q):
+    """The kernel of independent redraws, columns x: each position stays with probability 1 - q, else it is drawn from pi.
+
+    Args:
+        pi: (N, L, S); x: (N, L); q: (N, L), float64.
+    """
+    stay = torch.nn.functional.one_hot(x, pi.shape[-1]).double()
+    tokens = (1 - q).unsqueeze(-1) * stay + q.unsqueeze(-1) * pi
+    return torch.stack([kron(list(row)) for row in tokens], -1)
+
+
 def matrix_of(generator, states, index):
     """The rate matrix Q[y, x] from the action on indicators: (L 1_y)(x) = Q[y, x]."""
     n = len(index(states))
@@ -188,6 +199,8 @@ def chi_square(counts, law):
     observed = torch.cat([counts[~rare], counts[rare].sum().reshape(1)]).double()
     expected = torch.cat([expected[~rare], expected[rare].sum().reshape(1)])
     keep = expected > 0
+    if int(keep.sum()) < 2:
+        return 1.0
     statistic = float(((observed - expected)[keep] ** 2 / expected[keep]).sum())
     return float(chi2.sf(statistic, int(keep.sum()) - 1))
 
@@ -199,9 +212,7 @@ class TinyTokens(torch.nn.Module):
         super().__init__()
         space = process.space
         self.states, self.out = space.num_states, process.output_shape
-        self.net = torch.nn.Sequential(
-            torch.nn.Linear(space.size * space.num_states + 1, width), torch.nn.Tanh(), torch.nn.Linear(width, math.prod(self.out))
-        )
+        self.net = torch.nn.Sequential(torch.nn.Linear(space.size * space.num_states + 1, width), torch.nn.Tanh(), torch.nn.Linear(width, math.prod(self.out)))
 
     def forward(self, x, t):
         flat = torch.nn.functional.one_hot(x.flatten(1), self.states).flatten(1).to(t.dtype)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, unknown
 from genmatch.paths.base import Path, check_schedule
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -96,8 +96,11 @@ def _source_law(source: Any, space: Categorical) -> Tensor:
             return law
         if source == "uniform":
             return torch.full((space.num_states,), 1 / space.num_states, dtype=torch.float64)
-        raise GenmatchError(f"`source` must be 'mask', 'uniform' or a tensor of probabilities, got {source!r}.")
-    law = torch.as_tensor(source).double()
+        raise unknown("source", source, ["mask", "uniform"])
+    try:
+        law = torch.as_tensor(source).double()
+    except (TypeError, ValueError, RuntimeError):
+        raise GenmatchError(f"`source` must be 'mask', 'uniform' or a tensor of probabilities, got {source!r}.") from None
     shapes = ((space.num_states,), (*space.shape, space.num_states))
     if tuple(law.shape) not in shapes:
         raise GenmatchError(f"`source` must have shape {shapes[0]} or {shapes[1]}, got {tuple(law.shape)}.")

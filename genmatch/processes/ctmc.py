@@ -93,8 +93,7 @@ class CTMC(MarkovProcess):
         return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
-        rate = self.path.schedule.rate(t).to(output.dtype)
-        return Jump(expand(rate, output[..., 0]) * self.path.is_noise(x), Categorical(output))
+        return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), Categorical(output))
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""

@@ -11,6 +11,8 @@ Interpolants" (Albergo et al., 2023), https://arxiv.org/abs/2303.08797, section 
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable
 
 import numpy as np
@@ -42,7 +44,7 @@ class Diffusion(GaussianProcess):
 
     def __init__(self, path: Path, noise: float | Callable[[Tensor], Tensor] = 1.0, prediction: str = "data") -> None:
         super().__init__(path, prediction)
-        if not callable(noise) and not 0 <= float(noise) < float("inf"):
+        if not callable(noise) and not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
             raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")
         self.noise = noise
 
@@ -54,7 +56,10 @@ class Diffusion(GaussianProcess):
         """
         if not callable(self.noise):
             return torch.full_like(t, float(self.noise), dtype=torch.float64)
-        g = torch.as_tensor(self.noise(t), dtype=torch.float64, device=t.device)
+        value = self.noise(t)
+        if not isinstance(value, Tensor):
+            raise GenmatchError(f"`noise(t)` must return a tensor of shape {tuple(t.shape)}, got {value!r}.")
+        g = value.double()
         if g.shape != t.shape or not bool((g >= 0).all()) or not bool(g.isfinite().all()):
             raise GenmatchError(f"`noise(t)` must return finite values of at least 0 with shape {tuple(t.shape)}, got shape {tuple(g.shape)}: {g}.")
         return g
@@ -69,9 +74,13 @@ class Diffusion(GaussianProcess):
 
     def _decay(self, t: Tensor, s: Tensor) -> Tensor:
         """The integral of (g / sigma)^2 from `t` to `s`, by Gauss-Legendre in y = -log(1 - time), where it is smooth."""
+        # A batch is mostly at one time: the quadrature runs once for each pair of times.
+        (t, i), (s, j) = (time.unique(return_inverse=True) for time in (t, s))
+        pairs, rows = (i * len(s) + j).unique(return_inverse=True)
+        t, s = t[pairs // len(s)], s[pairs % len(s)]
         low, high = (-torch.log1p(1e-12 - time) for time in (t, s))
         half = (high - low).unsqueeze(-1) / 2
         y = low.unsqueeze(-1) + half * (1 + _NODES.to(t.device))
         time = (-torch.expm1(-y)).clamp(0, 1 - 1e-12).flatten()
         density = (self.g(time) / self.path.schedule.sigma(time)) ** 2
-        return (half * _WEIGHTS.to(t.device) * density.view_as(y) * torch.exp(-y)).sum(-1)
+        return (half * _WEIGHTS.to(t.device) * density.view_as(y) * torch.exp(-y)).sum(-1)[rows]
