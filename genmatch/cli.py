@@ -13,6 +13,7 @@ import click
 import genmatch
 from genmatch import registry
 from genmatch.errors import GenmatchError
+from genmatch.settings import Plan, RunSettings
 
 
 class _Main(click.Group):
@@ -50,14 +51,14 @@ def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of one training budget."""
     for option in reversed(
         [
-            click.option("--data", default="digits", show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
-            click.option("--steps", type=int, default=3000, show_default=True, help="Optimiser steps."),
-            click.option("--batch-size", type=int, default=128, show_default=True, help="Data points a step."),
-            click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate."),
-            click.option("--network", default="mlp", show_default=True, help="mlp or transformer."),
-            click.option("--width", type=int, default=384, show_default=True, help="Width of the network."),
-            click.option("--depth", type=int, default=3, show_default=True, help="Depth of the network."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of weights, data order, noise and samples."),
+            click.option("--data", default=RunSettings.data, show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
+            click.option("--steps", type=int, default=RunSettings.steps, show_default=True, help="Optimiser steps."),
+            click.option("--batch-size", type=int, default=RunSettings.batch_size, show_default=True, help="Data points a step."),
+            click.option("--lr", type=float, default=RunSettings.lr, show_default=True, help="Learning rate."),
+            click.option("--network", default=RunSettings.network, show_default=True, help="mlp or transformer."),
+            click.option("--width", type=int, default=RunSettings.width, show_default=True, help="Width of the network."),
+            click.option("--depth", type=int, default=RunSettings.depth, show_default=True, help="Depth of the network."),
+            click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
             click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read_config, help="TOML file with these options as keys."),
         ]
     ):
@@ -84,10 +85,10 @@ def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config:
 
     A run that is stopped goes on where it was when the same command is given again.
     """
-    from genmatch.compare import Plan, compare
-    from genmatch.compare.runner import DEFAULT_NFE, over
+    from genmatch.compare import compare
+    from genmatch.compare.runner import over
 
-    plan = Plan(processes=processes, nfe=nfe or DEFAULT_NFE, **settings)
+    plan = Plan(processes=processes, nfe=nfe or Plan.nfe, **settings)
     comparison = compare(plan, out, progress=sys.stderr.isatty(), say=click.echo)
     rows = []
     for family in sorted(comparison.families, key=lambda family: family.best["frechet"]):
@@ -104,7 +105,7 @@ def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config:
 @_budget
 def train(process: str, out: Path, config: Path | None, **settings: Any) -> None:
     """Train one process on a data set."""
-    from genmatch.runs import RunSettings, train_run
+    from genmatch.runs import train_run
 
     run = train_run(RunSettings(process=process, **settings), out, progress=sys.stderr.isatty(), label=process)
     click.echo(f"{run.process}")

@@ -20,50 +20,16 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
+from genmatch.settings import NETWORKS, RunSettings
 from genmatch.spaces import Categorical, Euclidean
 from genmatch.tensors import State
-from genmatch.training import Settings, train
+from genmatch.training import train
 
-NETWORKS: dict[str, Callable[..., torch.nn.Module]] = {"mlp": nn.MLP, "transformer": nn.Transformer}
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What defines a run; two runs with equal settings give the same numbers on one machine.
-
-    Attributes:
-        process: name of a family, or `package.module:Name`.
-        data: name of a data set, or `package.module:Name`.
-        steps: optimiser steps.
-        batch_size: data points a step.
-        lr: learning rate.
-        network: "mlp" or "transformer".
-        width: of the network.
-        depth: of the network.
-        seed: of the weights, the order of the data and the noise.
-    """
-
-    process: str
-    data: str = "digits"
-    steps: int = 3000
-    batch_size: int = 128
-    lr: float = 1e-3
-    network: str = "mlp"
-    width: int = 384
-    depth: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise unknown("network", self.network, NETWORKS)
-        for name in ("width", "depth"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise GenmatchError(f"`{name}` must be a positive integer, got {getattr(self, name)!r}.")
-        Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
+_NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
 
 @dataclass(frozen=True)
@@ -130,7 +96,10 @@ def find_process(name: str, data: str | None = None) -> MarkovProcess:
 
 
 def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
-    made = make(space)
+    try:
+        made = make(space)
+    except TypeError as error:
+        raise GenmatchError(f"`{name}` cannot make a process from {space}: {error}.") from error
     if not isinstance(made, MarkovProcess):
         raise GenmatchError(f"`{name}` must make a MarkovProcess from a space, got {type(made).__name__}.")
     return made
@@ -140,7 +109,7 @@ def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Mod
     """A fresh network for the process, with weights from the seed; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth)
+        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth)
 
 
 def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training") -> Run:

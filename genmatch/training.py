@@ -8,7 +8,6 @@ the cross-entropy training of a posterior network (Algorithm 8 of the lecture no
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,47 +22,8 @@ from genmatch.batches import Batch, batches, in_memory
 from genmatch.errors import GenmatchError
 from genmatch.models import Predictor, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
+from genmatch.settings import Settings
 from genmatch.tensors import State, batch_size, tree_map
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the keyword arguments of `train`."""
-
-    steps: int
-    batch_size: int = 128
-    lr: float = 1e-3
-    warmup: int = 100
-    lr_schedule: str = "cosine"
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    ema: float = 0.999
-    validate_every: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
-        for name in ("lr", "grad_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
-        for name in ("warmup", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise GenmatchError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)!r}.")
-        if not 0 <= self.ema < 1:
-            raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
-        if self.lr_schedule not in ("cosine", "constant"):
-            raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
-
-    def lr_factor(self, step: int) -> float:
-        """Learning rate after `step` steps, as a fraction of `lr`: a linear rise, then a cosine to zero or a constant."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        if self.lr_schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
 
 @dataclass(frozen=True)

@@ -27,45 +27,8 @@ from genmatch.data import DataSet
 from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_json, write_tensors
 from genmatch.processes import MarkovProcess
-from genmatch.runs import Run, RunSettings, fit_view, is_finished, train_run
-
-DEFAULT_NFE = (1, 2, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compare.
-
-    Attributes:
-        data: name of the data set.
-        processes: names of families; every registered one that fits if empty.
-        steps: optimiser steps of each family.
-        nfe: budgets of network calls a sample.
-        seed: of everything.
-        batch_size, lr, network, width, depth: the same for each family; see `genmatch.runs.RunSettings`.
-    """
-
-    data: str = "digits"
-    processes: tuple[str, ...] = ()
-    steps: int = RunSettings.steps
-    nfe: tuple[int, ...] = DEFAULT_NFE
-    seed: int = 0
-    batch_size: int = RunSettings.batch_size
-    lr: float = RunSettings.lr
-    network: str = RunSettings.network
-    width: int = RunSettings.width
-    depth: int = RunSettings.depth
-
-    def __post_init__(self) -> None:
-        if not self.nfe or any(not isinstance(n, int) or n < 1 for n in self.nfe):
-            raise GenmatchError(f"`nfe` must be positive integers, got {self.nfe}; pass e.g. 4 8 16.")
-        if len(set(self.processes)) < len(self.processes):
-            raise GenmatchError(f"a process is named twice in {self.processes}.")
-
-    def run_settings(self, process: str) -> RunSettings:
-        """The settings of one family's run."""
-        common = {name: getattr(self, name) for name in ("data", "steps", "batch_size", "lr", "network", "width", "depth", "seed")}
-        return RunSettings(process=process, **common)
+from genmatch.runs import Run, fit_view, is_finished, train_run
+from genmatch.settings import Plan
 
 
 @dataclass(frozen=True)

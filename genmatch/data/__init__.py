@@ -1,7 +1,10 @@
 """Data sets for tests, examples and `genmatch compare`; and toy laws whose answers are known exactly."""
 
+import inspect
+
 from genmatch.data.dataset import DataSet, View
 from genmatch.data.laws import Checkerboard, GaussianMixture, MarkovChain
+from genmatch.errors import GenmatchError
 from genmatch.registry import data as _registry
 
 available = _registry.names
@@ -14,11 +17,12 @@ def get(name: str) -> DataSet:
     Raises:
         GenmatchError: if the name is unknown, or stands for something else.
     """
-    from genmatch.errors import GenmatchError
-
-    made = _registry.get(name)()
+    make = _registry.get(name)
+    if not callable(make) or any(p.default is p.empty for p in inspect.signature(make).parameters.values()):
+        raise GenmatchError(f"the data set `{name}` must be a function without arguments, got {make!r}.")
+    made = make()
     if not isinstance(made, DataSet):
-        raise GenmatchError(f"the data set `{name}` must be a function that returns a `genmatch.data.DataSet`, got {type(made).__name__}.")
+        raise GenmatchError(f"the data set `{name}` must return a `genmatch.data.DataSet`, got {type(made).__name__}.")
     return made
 
 

@@ -23,7 +23,8 @@ class GaussianMixture:
     def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None) -> None:
         self.means = means.double()
         self.stds = stds.double()
-        self.weights = torch.full((len(means),), 1 / len(means), dtype=torch.float64) if weights is None else weights.double()
+        self.weights = torch.ones(len(means), dtype=torch.float64) if weights is None else weights.double()
+        self.weights = self.weights / self.weights.sum()
         if means.dim() != 2 or self.stds.shape != (len(means),) or self.weights.shape != (len(means),):
             raise GenmatchError(
                 f"means must be (K, d), stds and weights (K,), got {tuple(means.shape)}, {tuple(self.stds.shape)}, {tuple(self.weights.shape)}."
@@ -93,8 +94,9 @@ class MarkovChain:
         self.transition = transition.double()
         if transition.dim() != 2 or transition.shape[0] != transition.shape[1] or not bool(((self.transition.sum(-1) - 1).abs() < 1e-6).all()):
             raise GenmatchError(f"`transition` must be a square matrix whose rows sum to 1, got shape {tuple(transition.shape)}.")
+        self.transition = self.transition / self.transition.sum(-1, keepdim=True)
         self.length = length
-        self.start = torch.linalg.matrix_power(self.transition, 2**20)[0]
+        self.start = _stationary(self.transition)
 
     def sample(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         """`n` sequences, (n, length), int64."""
@@ -106,3 +108,13 @@ class MarkovChain:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log probability in nats, float64, (B,)."""
         return self.start.log()[x[:, 0]] + self.transition.log()[x[:, :-1], x[:, 1:]].sum(-1)
+
+
+def _stationary(transition: Tensor) -> Tensor:
+    """The law p with p = p T and sum p = 1, by least squares: the equations are one too many and consistent."""
+    v = len(transition)
+    equations = torch.cat([transition.T - torch.eye(v, dtype=torch.float64), torch.ones(1, v, dtype=torch.float64)])
+    right = torch.zeros(v + 1, dtype=torch.float64)
+    right[-1] = 1
+    law = torch.linalg.lstsq(equations, right.unsqueeze(-1)).solution.squeeze(-1).clamp(min=0)
+    return law / law.sum()

@@ -1,0 +1,121 @@
+"""Settings of training, runs and comparisons, checked when they are made. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from genmatch.errors import GenmatchError, unknown
+
+NETWORKS = ("mlp", "transformer")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the keyword arguments of `train`."""
+
+    steps: int
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup: int = 100
+    lr_schedule: str = "cosine"
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    validate_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+        for name in ("lr", "grad_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise GenmatchError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)!r}.")
+        if not 0 <= self.ema < 1:
+            raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
+        if self.lr_schedule not in ("cosine", "constant"):
+            raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate after `step` steps, as a fraction of `lr`: a linear rise, then a cosine to zero or a constant."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.lr_schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What defines a run; two runs with equal settings give the same numbers on one machine.
+
+    Attributes:
+        process: name of a family, or `package.module:Name`.
+        data: name of a data set, or `package.module:Name`.
+        steps: optimiser steps.
+        batch_size: data points a step.
+        lr: learning rate.
+        network: "mlp" or "transformer".
+        width: of the network.
+        depth: of the network.
+        seed: of the weights, the order of the data and the noise.
+    """
+
+    process: str
+    data: str = "digits"
+    steps: int = 2500
+    batch_size: int = 128
+    lr: float = 2e-3
+    network: str = "mlp"
+    width: int = 256
+    depth: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise unknown("network", self.network, NETWORKS)
+        for name in ("width", "depth"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise GenmatchError(f"`{name}` must be a positive integer, got {getattr(self, name)!r}.")
+        Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        data: name of the data set.
+        processes: names of families; every registered one that fits if empty.
+        steps: optimiser steps of each family.
+        nfe: budgets of network calls a sample.
+        seed: of everything.
+        batch_size, lr, network, width, depth: the same for each family; see `RunSettings`.
+    """
+
+    data: str = "digits"
+    processes: tuple[str, ...] = ()
+    steps: int = RunSettings.steps
+    nfe: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    seed: int = 0
+    batch_size: int = RunSettings.batch_size
+    lr: float = RunSettings.lr
+    network: str = RunSettings.network
+    width: int = RunSettings.width
+    depth: int = RunSettings.depth
+
+    def __post_init__(self) -> None:
+        if not self.nfe or any(not isinstance(n, int) or n < 1 for n in self.nfe):
+            raise GenmatchError(f"`nfe` must be positive integers, got {self.nfe}; pass e.g. 4 8 16.")
+        if len(set(self.processes)) < len(self.processes):
+            raise GenmatchError(f"a process is named twice in {self.processes}.")
+
+    def run_settings(self, process: str) -> RunSettings:
+        """The settings of one family's run."""
+        common = {name: getattr(self, name) for name in ("data", "steps", "batch_size", "lr", "network", "width", "depth", "seed")}
+        return RunSettings(process=process, **common)

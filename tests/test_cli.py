@@ -1,0 +1,107 @@
+"""The command line as a user types it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from genmatch.cli import main
+
+SMALL = ["--steps", "3", "--batch-size", "16", "--width", "16", "--depth", "1"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_list_names_everything_with_a_line_each():
+    result = run("list")
+    assert result.exit_code == 0
+    for name in ("flow", "diffusion", "mask", "uniform", "exact", "algorithm7", "digits", "checkerboard"):
+        assert name in result.output
+    assert "Masked diffusion" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["compare", "--help"]])
+def test_help_and_lists_do_not_import_torch(arguments):
+    code = f"import sys; from genmatch.cli import main; sys.argv[1:] = {arguments!r}\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_train_then_sample_to_each_kind_of_file(tmp_path):
+    trained = run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
+    assert trained.exit_code == 0, trained.output
+    assert "held-out loss" in trained.output
+    for suffix in ("png", "npy", "safetensors"):
+        sampled = run("sample", tmp_path / "run", "--n", 5, "--steps", 2, "--out", tmp_path / f"x.{suffix}")
+        assert sampled.exit_code == 0, sampled.output
+    tokens = np.load(tmp_path / "x.npy")
+    assert tokens.shape == (5, 12)
+    assert tokens.max() < 4
+    run("sample", tmp_path / "run", "--n", 5, "--steps", 2, "--out", tmp_path / "y.npy")
+    assert np.array_equal(tokens, np.load(tmp_path / "y.npy"))
+
+
+def test_compare_prints_the_table_and_where_the_report_is(tmp_path):
+    result = run("compare", "--data", "tests.plugins:blobs", "--process", "flow", "--nfe", 2, "--out", tmp_path, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "x floor" in result.output
+    assert f"report: {tmp_path / 'report.html'}" in result.output
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("target", ["tests.plugins:small_flow", "tests.plugins:cosine_flow", "mask"])
+def test_check_prints_a_table_and_passes(target):
+    result = run("check", target)
+    assert result.exit_code == 0, result.output
+    assert "passed" in result.output
+
+
+def test_settings_come_from_toml_and_the_command_line_wins(tmp_path):
+    config = tmp_path / "settings.toml"
+    config.write_text('data = "chain"\nsteps = 4\nbatch-size = 8\nwidth = 16\ndepth = 1\n[train]\nprocess = "mask"\n[compare]\nnfe = [2]\n')
+    result = run("train", "--config", config, "--steps", 2, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert '"steps": 2' in text
+    assert '"batch_size": 8' in text
+    assert '"process": "mask"' in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--process", "flwo"], "did you mean `flow`"),
+        (["train", "--process", "mask", "--data", "tests.plugins:blobs"], "fits no view"),
+        (["train", "--process", "no.such.module:Name"], "cannot be imported"),
+        (["train", "--process", "flow", "--steps", "0"], "`steps` must be a positive integer"),
+        (["sample", "nowhere"], "holds no finished run"),
+        (["check", "genmatch.spaces:Space"], "must make a MarkovProcess"),
+        (["train", "--process", "flow", "--config", "missing.toml"], "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_request_is_one_line_without_a_trace(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.startswith("Error: ")
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_an_unknown_setting_in_toml_names_the_known_ones(tmp_path):
+    config = tmp_path / "settings.toml"
+    config.write_text("setps = 4\n")
+    result = run("train", "--process", "flow", "--config", config)
+    assert result.exit_code == 1
+    assert "setps" in result.output
+    assert "steps" in result.output
+
+
+def test_wrong_kind_of_sample_file_is_refused_first(tmp_path):
+    run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
+    result = run("sample", tmp_path / "run", "--out", tmp_path / "x.jpg")
+    assert result.exit_code == 1
+    assert "must end in .png, .npy, .safetensors" in result.output
