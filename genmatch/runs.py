@@ -99,7 +99,7 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
     try:
         made = make(space)
     except TypeError as error:
-        raise GenmatchError(f"`{name}` cannot make a process from {space}: {error}.") from error
+        raise GenmatchError(f"`{name}` cannot make a process{f' from {space}' if space else ''}: {error}.") from error
     if not isinstance(made, MarkovProcess):
         raise GenmatchError(f"`{name}` must make a MarkovProcess from a space, got {type(made).__name__}.")
     return made

@@ -78,7 +78,7 @@ def test_settings_come_from_toml_and_the_command_line_wins(tmp_path):
         (["train", "--process", "no.such.module:Name"], "cannot be imported"),
         (["train", "--process", "flow", "--steps", "0"], "`steps` must be a positive integer"),
         (["sample", "nowhere"], "holds no finished run"),
-        (["check", "genmatch.spaces:Space"], "must make a MarkovProcess"),
+        (["check", "genmatch.spaces:Space"], "cannot make a process"),
         (["train", "--process", "flow", "--config", "missing.toml"], "cannot be read as TOML"),
     ],
 )
