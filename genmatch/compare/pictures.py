@@ -20,7 +20,7 @@ Draw = Callable[[Any, Tensor], None]
 
 def overview(comparison: Comparison) -> bytes:
     """Real test points beside the best samples of each family."""
-    titles = ["real (held out)", *(f"{f.name}\n{_caption(comparison, f)}" for f in comparison.families)]
+    titles = ["real\nheld out", *(f"{f.name}\n{_caption(comparison, f)}" for f in comparison.families)]
     grids = [comparison.data.test[:64], *(f.points[int(f.best["nfe"])][:64] for f in comparison.families)]
     figure, axes = _panels(1, len(grids), 2.3, 2.75)
     for axis, title, points in zip(axes[0], titles, grids, strict=True):
@@ -92,6 +92,7 @@ def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
