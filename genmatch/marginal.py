@@ -37,7 +37,9 @@ class Oracle(torch.nn.Module):
             raise GenmatchError(f"the oracle needs a path with a density, and {process.path} has none.")
         law = torch.full((n,), 1 / n, dtype=torch.float64) if weights is None else torch.as_tensor(weights).double()
         if law.shape != (n,) or not bool((law >= 0).all()) or not 0 < float(law.sum()) < math.inf:
-            raise GenmatchError(f"`weights` must be {n} finite non-negative numbers that are not all zero, one for each data point, got shape {tuple(law.shape)}.")
+            raise GenmatchError(
+                f"`weights` must be {n} finite non-negative numbers that are not all zero, one for each data point, got shape {tuple(law.shape)}."
+            )
         self.log_weights: Tensor
         self.register_buffer("log_weights", (law / law.sum()).log())
 

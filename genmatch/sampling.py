@@ -1,7 +1,8 @@
 """Sampling: one loop over the times of a grid, for every process and every solver.
 
 The state is on the grid at each of its times, and its law is the path's there, up to the solver's error. A last step into
-t = 1 is taken by the process's own `transition`, where there is one: it is exact there, and no generator is evaluated at 1.
+t = 1 is taken by the process's own `transition`, where there is one, and else by a method of first order: no generator is
+evaluated at 1.
 A solver of higher order than two hands over to it shortly before 1, so that the last step does not cost its order.
 """
 
@@ -160,7 +161,7 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:
     """The states at times[1:]."""
     device = leaves(x)[0].device
-    ending = solvers.get("exact") if process.supports("transition") else solver
+    ending = _ending(process, solver)
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
@@ -171,6 +172,13 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
         if t < s:
             x = (ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng)
         yield x
+
+
+def _ending(process: MarkovProcess, solver: Solver) -> Solver:
+    """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do."""
+    if process.supports("transition"):
+        return solvers.get("exact")
+    return solver if solver.order == 1 else solvers.get("euler")
 
 
 def _grid(times: Any) -> Tensor:

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from toys import PREDICTIONS, SCHEDULES, full, line, name_of, seeded
 
 import genmatch as gm
 from genmatch.processes.conversion import convert
 from genmatch.schedules import VE, CondOT, Cosine, Polynomial
 from genmatch.solvers.sde import SDEExponential
+from tests.toys import PREDICTIONS, SCHEDULES, full, line, name_of, seeded
 
 F64 = torch.float64
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)

@@ -4,9 +4,24 @@ import math
 
 import pytest
 import torch
-from toys import SOURCES, TOKEN_SCHEDULES, L, V, chain, chi_square, full, name_of, redraw, seeded, token_data, token_law, token_marginal, token_marginal_rate
 
 import genmatch as gm
+from tests.toys import (
+    SOURCES,
+    TOKEN_SCHEDULES,
+    L,
+    V,
+    chain,
+    chi_square,
+    full,
+    name_of,
+    redraw,
+    seeded,
+    token_data,
+    token_law,
+    token_marginal,
+    token_marginal_rate,
+)
 
 F64 = torch.float64
 sources = pytest.mark.parametrize("source", SOURCES)

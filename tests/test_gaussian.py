@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from toys import PREDICTIONS, SCHEDULES, GaussianMixture, full, line, name_of, seeded
 
 import genmatch as gm
 from genmatch.processes.conversion import convert
 from genmatch.schedules import CondOT, Cosine, Polynomial
+from tests.toys import PREDICTIONS, SCHEDULES, GaussianMixture, full, line, name_of, seeded
 
 F64 = torch.float64
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)

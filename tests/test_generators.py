@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from toys import L, V, chain, matrix_of, seeded, token_data, token_law
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, KroneckerSum, Mixture, PointMass, Sum
+from tests.toys import L, V, chain, matrix_of, seeded, token_data, token_law
 
 F64 = torch.float64
 

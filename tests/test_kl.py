@@ -3,10 +3,10 @@
 import math
 
 import torch
-from toys import seeded
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, PointMass
+from tests.toys import seeded
 
 F64 = torch.float64
 
@@ -77,9 +77,7 @@ def test_the_integral_of_the_divergence_is_that_of_the_path_measures():
     space = gm.spaces.Categorical((1,), 3)
     x = space.enumerate()
     rng = seeded(5)
-    one, two = (
-        Jump(0.5 + torch.rand(3, 1, dtype=F64, generator=rng), Categorical(torch.randn(3, 1, 3, dtype=F64, generator=rng))) for _ in range(2)
-    )
+    one, two = (Jump(0.5 + torch.rand(3, 1, dtype=F64, generator=rng), Categorical(torch.randn(3, 1, 3, dtype=F64, generator=rng))) for _ in range(2))
     a, b = one.dense(space), two.dense(space)
     start, horizon = torch.tensor([0.2, 0.5, 0.3], dtype=F64), 0.8
     coarse, fine = (path_divergence(a, b, start, horizon, steps) for steps in (1000, 2000))

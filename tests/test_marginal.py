@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from toys import PREDICTIONS, SCHEDULES, chain, full, line, name_of, seeded, token_data, token_law, token_marginal
 
 import genmatch as gm
 from genmatch.marginal import log_marginal
+from tests.toys import PREDICTIONS, SCHEDULES, chain, full, line, name_of, seeded, token_data, token_law, token_marginal
 
 F64 = torch.float64
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)

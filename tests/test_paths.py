@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from toys import SCHEDULES, SOURCES, TOKEN_SCHEDULES, L, V, chi_square, full, line, name_of, noising, seeded, token_data
 
 import genmatch as gm
+from tests.toys import SCHEDULES, SOURCES, TOKEN_SCHEDULES, L, V, chi_square, full, line, name_of, noising, seeded, token_data
 
 F64 = torch.float64
 sources = pytest.mark.parametrize("source", SOURCES)

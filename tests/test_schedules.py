@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from toys import SCHEDULES, TOKEN_SCHEDULES, name_of
 
 import genmatch as gm
 from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
+from tests.toys import SCHEDULES, TOKEN_SCHEDULES, name_of
 
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
 tokens = pytest.mark.parametrize("schedule", TOKEN_SCHEDULES, ids=name_of)
@@ -124,7 +124,7 @@ def test_signal_grows(schedule):
 
 @pytest.mark.parametrize("schedule", [VP(), VE()], ids=name_of)
 def test_kappa_is_refused_where_there_is_none(schedule):
-    with pytest.raises(gm.GenmatchError, match="has no kappa.*use CondOT"):
+    with pytest.raises(gm.GenmatchError, match=r"has no kappa.*use CondOT"):
         schedule.kappa(TIMES)
     with pytest.raises(gm.GenmatchError, match="has no kappa"):
         gm.paths.Mixture((2,), 3, schedule=schedule)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from toys import seeded
 
 import genmatch as gm
 from genmatch.spaces import Categorical, Euclidean, ProductSpace
+from tests.toys import seeded
 
 SPACES = [
     Euclidean((2, 3)),
@@ -50,7 +50,7 @@ def test_sizes():
     assert [space.size for space in SPACES] == [6, 4, 3, 4, 5]
     assert SPACES[3].num_states == 4
     assert SPACES[3].mask_id == 3
-    with pytest.raises(gm.GenmatchError, match="has no mask.*source='mask'"):
+    with pytest.raises(gm.GenmatchError, match=r"has no mask.*source='mask'"):
         _ = SPACES[2].mask_id
 
 

@@ -31,6 +31,9 @@ _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss
 class Diffusion(GaussianProcess):
     """A stochastic differential equation with the same marginals as the flow.
 
+    Near t = 1 noise that does not fade with sigma is renewed many times a step, and a step with the prediction frozen is
+    then of order 1/2 only. Noise with g^2 in proportion to sigma, such as `lambda t: torch.sqrt(2 * (1 - t))`, keeps order 1.
+
     Args:
         path: a Gaussian path.
         noise: g, a non-negative number, or a function of times (B,) that returns g of shape (B,).

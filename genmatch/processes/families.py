@@ -6,6 +6,9 @@ not fit. `genmatch compare --process package.module:Name` takes one too; a proce
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from genmatch.errors import GenmatchError
 from genmatch.paths import Gaussian, Mixture
 from genmatch.processes.ctmc import CTMC
@@ -22,7 +25,7 @@ def flow(space: Space) -> Flow:
 
 def diffusion(space: Space) -> Diffusion:
     """Diffusion: an SDE along the same Gaussian paths; the network predicts the data."""
-    return Diffusion(Gaussian(_euclidean("diffusion", space).shape, schedule=CondOT()), noise=1.0)
+    return Diffusion(Gaussian(_euclidean("diffusion", space).shape, schedule=CondOT()), noise=_fading)
 
 
 def mask(space: Space) -> CTMC:
@@ -35,6 +38,11 @@ def uniform(space: Space) -> CTMC:
     """Uniform discrete diffusion: a CTMC in which tokens start random and are redrawn from their posterior."""
     tokens = _categorical("uniform", space)
     return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="uniform"))
+
+
+def _fading(t: Tensor) -> Tensor:
+    """g^2 = 2 (1 - t): noise in proportion to sigma, with which the exact step keeps its order up to t = 1."""
+    return torch.sqrt(2 * (1 - t))
 
 
 def _euclidean(family: str, space: Space) -> Euclidean:

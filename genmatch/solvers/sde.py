@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -41,8 +42,8 @@ class SDEExponential(Solver):
     needs = ("bridge",)
 
     def __init__(self, eta: float = 1.0) -> None:
-        if not 0 <= eta < math.inf:
-            raise GenmatchError(f"`eta` must be at least 0 and finite, got {eta}; 0 is DDIM and 1 ancestral sampling.")
+        if not (isinstance(eta, numbers.Real) and 0 <= eta < math.inf):
+            raise GenmatchError(f"`eta` must be at least 0 and finite, got {eta!r}; 0 is DDIM and 1 ancestral sampling.")
         self.eta = eta
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
