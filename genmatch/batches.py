@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from genmatch.errors import GenmatchError
 from genmatch.models import as_condition
@@ -32,7 +32,7 @@ def batches(data: Any, space: Space, size: int, *, rng: torch.Generator) -> Iter
         GenmatchError: if the data do not fit the space: here for data in memory, at the first bad batch otherwise.
     """
     if isinstance(data, Dataset):
-        data = DataLoader(data, batch_size=min(size, len(data)), shuffle=True, drop_last=True, generator=rng)  # type: ignore[arg-type]
+        data = _loader(data, size, rng)
     if isinstance(data, DataLoader):
         return _from_loader(data, space)
     return _from_memory(*in_memory(data, space), size, rng)
@@ -60,6 +60,15 @@ def _from_memory(x1: State, condition: dict[str, Any], size: int, rng: torch.Gen
             queue = torch.cat([queue, torch.randperm(batch_size(x1), generator=rng)])
         rows, queue = queue[:size], queue[size:]
         yield tree_map(lambda v, rows=rows: v[rows], x1), tree_map(lambda v, rows=rows: v[rows], condition)
+
+
+def _loader(data: Dataset[Any], size: int, rng: torch.Generator) -> DataLoader[Any]:
+    if isinstance(data, IterableDataset):
+        raise GenmatchError(f"a data set without an order, {type(data).__name__}, sets its own batches; wrap it in a DataLoader.")
+    n = len(data)  # type: ignore[arg-type]
+    if n == 0:
+        raise GenmatchError("the data set is empty; expected at least one data point.")
+    return DataLoader(data, batch_size=min(size, n), shuffle=True, drop_last=True, generator=rng)
 
 
 def _from_loader(loader: DataLoader[Any], space: Space) -> Iterator[Batch]:

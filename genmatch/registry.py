@@ -28,6 +28,7 @@ class Registry:
     Args:
         kind: what it holds, in the singular, for messages.
         plural: the same in the plural.
+        group: the entry points of other packages that add to it.
         builtin: names of this package, as `module:Name`.
     """
 
@@ -81,7 +82,8 @@ class Registry:
     def describe(self) -> dict[str, tuple[str, str]]:
         """For each name, its first line of documentation and where it is defined; read from source, not imported."""
         places = {name: (target, "genmatch") for name, target in self._builtin.items()}
-        places |= {name: (point.value, point.dist.name if point.dist else "?") for name, point in self._plugins().items()}
+        for name, point in self._plugins().items():
+            places.setdefault(name, (point.value, point.dist.name if point.dist else "?"))
         lines = {name: (_first_line(target), package) for name, (target, package) in places.items()}
         for name, thing in self._registered.items():
             lines[name] = ((thing.__doc__ or "").strip().split("\n")[0], thing.__module__)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch import solvers
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
@@ -120,16 +120,14 @@ def sample(
         tensor([[1, 2],
                 [1, 2]])
     """
-    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+    n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
+    size = n if batch_size is None else positive_integer(batch_size, "batch_size")
     grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
     if float(grid[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
     chosen, conditions = solvers.resolve(process, solver), _conditions(condition, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
-    size = batch_size or n
     parts = []
     with torch.no_grad(), evaluating(model):
         for start in range(0, n, size):
@@ -153,9 +151,10 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
     new = torch.Generator(device)
     if seed is None:
         new.seed()
-    else:
-        new.manual_seed(seed)
-    return new
+        return new
+    if not isinstance(seed, int):
+        raise GenmatchError(f"`seed` must be an integer, got {seed!r}.")
+    return new.manual_seed(seed)
 
 
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:
@@ -182,7 +181,10 @@ def _ending(process: MarkovProcess, solver: Solver) -> Solver:
 
 
 def _grid(times: Any) -> Tensor:
-    grid = torch.as_tensor(times)
+    try:
+        grid = torch.as_tensor(times)
+    except (TypeError, ValueError, RuntimeError):
+        raise GenmatchError(f"`times` must be at least two floating times, got {times!r}; pass `torch.linspace(0, 1, 33)`.") from None
     if not grid.is_floating_point() or grid.dim() != 1 or len(grid) < 2:
         raise GenmatchError(f"`times` must be at least two floating times, got {grid.dtype} with shape {tuple(grid.shape)}; pass `torch.linspace(0, 1, 33)`.")
     grid = grid.double().cpu()

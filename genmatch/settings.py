@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError, positive_integer, unknown
 
 NETWORKS = ("mlp", "transformer")
+
+
+def _number(value: Any) -> float:
+    """The value, or NaN, which fails every comparison, for what is no number."""
+    return value if isinstance(value, numbers.Real) else math.nan
 
 
 @dataclass(frozen=True)
@@ -27,16 +34,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+            positive_integer(getattr(self, name), name)
         for name in ("lr", "grad_clip"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not 0 < _number(getattr(self, name)) < math.inf:
                 raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
         for name in ("warmup", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= _number(getattr(self, name)) < math.inf:
                 raise GenmatchError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)!r}.")
-        if not 0 <= self.ema < 1:
+        if not isinstance(self.seed, int):
+            raise GenmatchError(f"`seed` must be an integer, got {self.seed!r}.")
+        if not 0 <= _number(self.ema) < 1:
             raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
         if self.lr_schedule not in ("cosine", "constant"):
             raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
@@ -80,8 +87,7 @@ class RunSettings:
         if self.network not in NETWORKS:
             raise unknown("network", self.network, NETWORKS)
         for name in ("width", "depth"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise GenmatchError(f"`{name}` must be a positive integer, got {getattr(self, name)!r}.")
+            positive_integer(getattr(self, name), name)
         Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
 
 

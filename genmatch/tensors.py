@@ -76,8 +76,13 @@ def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
     """One index for each row of `logits`, shape (N, S), by the inverse distribution function summed up in float64.
 
     One uniform a row instead of S Gumbels; float32 Gumbels cap at 16.6 and starve rare tokens.
+
+    Raises:
+        GenmatchError: if a row has no law, because of a NaN or of nothing but -inf.
     """
     cumulative = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).cumsum(-1, dtype=torch.float64)
+    if bool(cumulative[:, -1].isnan().any()):
+        raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
     uniform = torch.rand((len(logits), 1), dtype=torch.float64, device=logits.device, generator=rng)
     index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
     return index.squeeze(-1).clamp(max=logits.shape[-1] - 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from genmatch.batches import Batch, batches, in_memory
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, unknown
 from genmatch.models import Predictor, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.settings import Settings
@@ -147,11 +147,10 @@ def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Batch,
 
 
 def _plan(steps: int, settings: dict[str, Any]) -> Settings:
-    try:
-        return Settings(steps=steps, **settings)
-    except TypeError:
-        unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
-        raise GenmatchError(f"unknown setting(s) {unknown} for `train`; known: {', '.join(Settings.__dataclass_fields__)}.") from None
+    for name in settings:
+        if name not in Settings.__dataclass_fields__:
+            raise unknown("setting", name, Settings.__dataclass_fields__)
+    return Settings(steps=steps, **settings)
 
 
 def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch]) -> Iterator[Batch]:

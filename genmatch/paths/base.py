@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.schedules import Schedule
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, check_times
@@ -43,9 +43,7 @@ class Path(ABC):
         Raises:
             GenmatchError: if `n` is not a positive integer.
         """
-        if not isinstance(n, int) or n < 1:
-            raise GenmatchError(f"`n` must be a positive integer, got {n!r}.")
-        return self._source(n, rng)
+        return self._source(positive_integer(n, "n"), rng)
 
     def sample(self, x1: State, t: Tensor, *, x0: State | None = None, rng: torch.Generator | None = None) -> State:
         """Draws X_t ~ p_t(. given x1), or given x1 and the noise `x0` that it starts from.

@@ -44,7 +44,7 @@ class SDEExponential(Solver):
     def __init__(self, eta: float = 1.0) -> None:
         if not (isinstance(eta, numbers.Real) and 0 <= eta < math.inf):
             raise GenmatchError(f"`eta` must be at least 0 and finite, got {eta!r}; 0 is DDIM and 1 ancestral sampling.")
-        self.eta = eta
+        self.eta = float(eta)
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         schedule = process.path.schedule  # type: ignore[attr-defined]
