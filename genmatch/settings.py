@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ NETWORKS = ("mlp", "transformer")
 
 def _number(value: Any) -> float:
     """The value, or NaN, which fails every comparison, for what is no number."""
-    return value if isinstance(value, numbers.Real) else math.nan
+    return value if isinstance(value, int | float) else math.nan
 
 
 @dataclass(frozen=True)

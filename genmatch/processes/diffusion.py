@@ -12,7 +12,6 @@ Interpolants" (Albergo et al., 2023), https://arxiv.org/abs/2303.08797, section 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 
 import numpy as np
@@ -47,7 +46,7 @@ class Diffusion(GaussianProcess):
 
     def __init__(self, path: Path, noise: float | Callable[[Tensor], Tensor] = 1.0, prediction: str = "data") -> None:
         super().__init__(path, prediction)
-        if not callable(noise) and not (isinstance(noise, numbers.Real) and 0 <= noise < math.inf):
+        if not callable(noise) and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
             raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")
         self.noise = noise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class SDEExponential(Solver):
     needs = ("bridge",)
 
     def __init__(self, eta: float = 1.0) -> None:
-        if not (isinstance(eta, numbers.Real) and 0 <= eta < math.inf):
+        if not (isinstance(eta, int | float) and 0 <= eta < math.inf):
             raise GenmatchError(f"`eta` must be at least 0 and finite, got {eta!r}; 0 is DDIM and 1 ancestral sampling.")
         self.eta = float(eta)
 
