@@ -29,12 +29,10 @@ from torch import Tensor
 from genmatch.destinations import Categorical, Destination, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
+from genmatch.spaces import TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
 
 __all__ = ["Brownian", "Categorical", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
-
-TestFunction = Callable[[State], Tensor]
-"""f: a batch of states to values of shape (B,)."""
 
 T = TypeVar("T", bound="Generator")
 

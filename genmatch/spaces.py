@@ -165,9 +165,9 @@ class Euclidean(Space):
         return torch.randn(n, *self.shape, dtype=self.dtype, generator=rng, device=rng.device if rng else None)
 
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
-        """Cosines of random directions, with angular frequencies in [0.5, 1.5]."""
+        """Cosines of random directions, with angular frequencies in [0.8, 2]."""
         direction = torch.randn(n, self.size, dtype=torch.float64, generator=rng)
-        frequency = 0.5 + torch.rand(n, 1, dtype=torch.float64, generator=rng)
+        frequency = 0.8 + 1.2 * torch.rand(n, 1, dtype=torch.float64, generator=rng)
         phase = 2 * math.pi * torch.rand(n, dtype=torch.float64, generator=rng)
         return [_wave(w, b) for w, b in zip(frequency * direction / direction.norm(dim=1, keepdim=True), phase, strict=True)]
 

@@ -1,0 +1,173 @@
+r"""The Kolmogorov forward identity: the generator moves the law as the path says.
+
+    d/dt E f(X_t) = E (L_t f)(X_t)     for every test function f
+
+On a finite space both sides are computed exactly, as dp/dt = Q p. Elsewhere they are expectations over the same draws:
+d/dt E f is estimated either by moving t under a fixed random seed, or as E[f d/dt log p_t], whichever is less noisy.
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, eq. 5.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmatch.checks.base import Finding, Skip, Tally, check
+from genmatch.checks.paths import exact, law
+from genmatch.checks.statistics import derivative, rms, z_score
+from genmatch.checks.subject import Subject, double, take, times
+from genmatch.generators import Generator
+from genmatch.marginal import log_marginal, oracle
+from genmatch.spaces import TestFunction
+from genmatch.tensors import State, batch_size
+
+_EXACT_TIMES = (0.05, 0.3, 0.6, 0.95)
+_TIMES = (0.1, 0.5, 0.85)
+_LOOK = "the sign and every factor of `generator` and `target`, and the derivatives of the schedule"
+
+
+@check("forward-conditional", "d/dt E f(X_t) = E (L_t f)(X_t) given x1", _LOOK)
+def forward_conditional(subject: Subject) -> Finding:
+    """The conditional generator generates the conditional path."""
+    if exact(subject):
+        return _exact(subject, range(subject.num_points), _conditional_law, _conditional_rates)
+
+    def log_prob(x: State, t: Tensor, x1: State) -> Tensor:
+        return subject.path.log_prob(x, t, x1)
+
+    return _simulated(subject, subject.conditional, log_prob if subject.path.has_log_prob else None, by_point=True)
+
+
+@check("forward-marginal", "d/dt E f(X_t) = E (L_t f)(X_t) with L_t the posterior mean of generators", _LOOK + ", and `average`")
+def forward_marginal(subject: Subject) -> Finding:
+    """The marginalization trick: the averaged generator generates the mixture of paths."""
+    if not subject.path.has_log_prob:
+        raise Skip("the path has no density, so the posterior is unknown")
+    if exact(subject):
+        return _exact(subject, [-1], _marginal_law, _marginal_rates)
+
+    def log_prob(x: State, t: Tensor, x1: State) -> Tensor:
+        return log_marginal(subject.process, subject.data, x, t, weights=subject.weights)
+
+    def generator(x: State, t: Tensor, x1: State) -> Generator:
+        return _marginal(subject, x, t)
+
+    return _simulated(subject, generator, log_prob, by_point=False)
+
+
+@check("rates", "Q(y | x) >= 0 for y != x, and sum_y Q(y | x) = 0", "the intensity and the destination of `generator`")
+def rates(subject: Subject) -> Finding:
+    """What moves the law is a generator of a process: its rates are not negative."""
+    if not exact(subject):
+        raise Skip("the states cannot be listed, or the path has no density")
+    tally = Tally(tolerance=1e-10)
+    for t, i in itertools.product(map(subject.time, _EXACT_TIMES), [-1, *range(subject.num_points)]):
+        p, q = (_marginal_law, _marginal_rates) if i < 0 else (_conditional_law, _conditional_rates)
+        matrix = _on_support(q(subject, t, i), p(subject, t, i))
+        where = f"t = {t:.3g}, " + ("the marginal" if i < 0 else f"x1[{i}]")
+        scale = matrix.abs().max() + 1e-9
+        tally.add((matrix - matrix.diagonal().diag()).clamp(max=0) / scale, f"{where}: a negative rate")
+        tally.add(matrix.sum(0) / scale, f"{where}: the sum of a column")
+    return tally.finding()
+
+
+def _marginal(subject: Subject, x: State, t: Tensor) -> Generator:
+    return subject.process.generator(double(oracle(subject.process, subject.data, subject.weights)(x, t)), x, t)
+
+
+def _conditional_law(subject: Subject, t: float, i: int) -> Tensor:
+    return law(subject, t, i)
+
+
+def _conditional_rates(subject: Subject, t: float, i: int) -> Tensor:
+    states = subject.space.enumerate()
+    n = batch_size(states)
+    return subject.conditional(states, times(t, n), subject.point(i, n)).dense(subject.space)
+
+
+def _marginal_law(subject: Subject, t: float, i: int) -> Tensor:
+    return torch.stack([w * law(subject, t, i) for i, w in enumerate(subject.weights)]).sum(0)
+
+
+def _marginal_rates(subject: Subject, t: float, i: int) -> Tensor:
+    states = subject.space.enumerate()
+    return _marginal(subject, states, times(t, batch_size(states))).dense(subject.space)
+
+
+def _on_support(matrix: Tensor, p: Tensor) -> Tensor:
+    """Rates out of states that never occur may be anything; they count as zero."""
+    return torch.where(p > 0, matrix.double(), 0)
+
+
+def _exact(
+    subject: Subject,
+    points: range | list[int],
+    p: Callable[[Subject, float, int], Tensor],
+    q: Callable[[Subject, float, int], Tensor],
+) -> Finding:
+    """dp/dt = Q p, relative to the largest |dp/dt|."""
+    tally = Tally(tolerance=1e-8)
+    for t, i in itertools.product(map(subject.time, _EXACT_TIMES), points):
+        p_t = p(subject, t, i)
+        d_p = derivative(lambda s, i=i: p(subject, s, i), t)  # type: ignore[misc]
+        flow = _on_support(q(subject, t, i), p_t) @ p_t
+        tally.add((d_p - flow) / (d_p.abs().max() + flow.abs().max() + 1e-3), f"t = {t:.3g}" + (f", x1[{i}]" if i >= 0 else ""))
+    return tally.finding()
+
+
+def _simulated(
+    subject: Subject,
+    generator: Callable[[State, Tensor, State], Generator],
+    log_prob: Callable[[State, Tensor, State], Tensor] | None,
+    by_point: bool,
+) -> Finding:
+    tally, n = Tally(), subject.num_actions()
+    index = subject.index(n) if by_point else torch.multinomial(subject.weights, n, replacement=True, generator=subject.rng("points"))
+    x1 = take(subject.data, index)
+    groups = {"": torch.ones(n, dtype=torch.bool)} | ({f", x1[{i}]": index == i for i in range(subject.num_points)} if by_point else {})
+    for t in map(subject.time, _TIMES):
+        x = subject.path.sample(x1, times(t, n), rng=subject.rng("forward", t))
+        moving = generator(x, times(t, n), x1)
+        estimates = list(_flows(subject, x, t, x1, log_prob))
+        for k, f in enumerate(subject.functions()):
+            action = moving.apply(f, x)
+            flows = [estimate.values(f) for estimate in estimates]
+            for where, group in groups.items():
+                _compare(tally, [flow[group] for flow in flows], [e.slack for e in estimates], action[group], f"t = {t:.3g}, f[{k}]{where}")
+    return tally.finding()
+
+
+def _compare(tally: Tally, flows: list[Tensor], slacks: list[float], action: Tensor, where: str) -> None:
+    """The z-score of d/dt E f - E L f by the estimate whose error is smallest."""
+    scale = rms(action) + 1e-3
+    errors = [(flow - action).var() / len(action) + (slack * scale) ** 2 for flow, slack in zip(flows, slacks, strict=True)]
+    best = min(range(len(flows)), key=lambda i: float(errors[i].nan_to_num(nan=torch.inf)))
+    tally.add(z_score(flows[best] - action, scale, slacks[best]), where)
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """An estimate of d/dt E f(X_t), one value a draw; `slack` is its relative bias."""
+
+    values: Callable[[TestFunction], Tensor]
+    slack: float
+
+
+def _flows(subject: Subject, x: State, t: float, x1: State, log_prob: Callable[[State, Tensor, State], Tensor] | None) -> Iterator[_Flow]:
+    """The estimates of d/dt E f(X_t) that a path allows."""
+    n, room = batch_size(x), min(t, 1 - t)
+    for reach, slack in ((1e-4 * room, 1e-6), (5e-2 * room, 2e-2)):
+        before, after = (subject.path.sample(x1, times(s, n), rng=subject.rng("forward", t)) for s in (t - reach, t + reach))
+        moved = rms(torch.stack([(f(after) != f(before)).double() for f in subject.functions()]))
+        # A path that jumps under a fixed seed moves few draws in a short time: too few to know the standard error.
+        if float(moved) > 0.3 or reach > 1e-2 * room:
+            yield _Flow(lambda f, before=before, after=after, reach=reach: (f(after) - f(before)) / (2 * reach), slack)  # type: ignore[misc]
+    if log_prob is not None:
+        reach = 1e-4 * room
+        score = (log_prob(x, times(t + reach, n), x1) - log_prob(x, times(t - reach, n), x1)) / (2 * reach)
+        yield _Flow(lambda f: (f(x) - f(x).mean()) * score, 1e-6)

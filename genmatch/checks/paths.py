@@ -1,0 +1,143 @@
+"""Checks of the path: its ends, its density, and the target on it."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from genmatch.checks.base import Finding, Skip, Tally, check
+from genmatch.checks.statistics import chi_square_score, z_score
+from genmatch.checks.subject import Subject, double, flat, times
+from genmatch.tensors import State, batch_size, tree_map
+
+_TIMES = (0.05, 0.3, 0.6, 0.95)
+
+
+def law(subject: Subject, t: float, i: int) -> Tensor:
+    """p_t(x | x1[i]) at every state of a finite space, (S,)."""
+    states = subject.space.enumerate()
+    n = batch_size(states)
+    return subject.path.log_prob(states, times(t, n), subject.point(i, n)).exp()
+
+
+def frequencies(subject: Subject, x: State) -> Tensor:
+    """How often each state of a finite space occurs in `x`, (S,)."""
+    return torch.bincount(subject.space.index(x), minlength=int(subject.space.cardinality)).double()
+
+
+def exact(subject: Subject) -> bool:
+    """Whether the path's law can be listed."""
+    return subject.is_finite and subject.path.has_log_prob
+
+
+@check("source", "p_0(x | x1) = p_0(x), and `source` draws from it", "the path's `_source`, and its schedule at t = 0")
+def source(subject: Subject) -> Finding:
+    """At t = 0 the path is the source, whatever the data point."""
+    n, tally = subject.num_draws, Tally()
+    start = double(subject.path.source(n, rng=subject.rng("source", 0)))
+    x1 = [subject.point(i, n) for i in range(subject.num_points)]
+    draws = [subject.path.sample(point, times(0, n), rng=subject.rng("source", 1)) for point in x1]
+    given = subject.path.sample(x1[0], times(0, n), x0=start, rng=subject.rng("source", 2))
+    tally.add((flat(given) - flat(start)).abs().mean() * 1e9, "X_0 given x0, which must be x0")
+    for k, f in enumerate(subject.functions()):
+        for i, x in enumerate(draws):
+            tally.add(z_score(f(x) - f(start), 1.0), f"f[{k}] of X_0 given x1[{i}] against f[{k}] of the source")
+            tally.add(z_score(f(x) - f(draws[0]), 1.0), f"f[{k}] of X_0 given x1[{i}] against x1[0]")
+    if exact(subject):
+        laws = [law(subject, 0, i) for i in range(subject.num_points)]
+        for i, p in enumerate(laws):
+            tally.add((p - laws[0]).abs().max() * 1e12, f"p_0(x | x1[{i}]) against p_0(x | x1[0])")
+        tally.add(chi_square_score(frequencies(subject, start), laws[0]), "the frequencies of the source's draws")
+    return tally.finding()
+
+
+@check("data", "X_1 = x1 exactly, and X_t -> x1 as t -> 1", "the schedule at t = 1: its ends must be exact constants")
+def data(subject: Subject) -> Finding:
+    """At t = 1 the path is the data point, to the last bit; the schedule's rounding there ruins multistep solvers."""
+    n, tally = 2000, Tally(tolerance=1.0)
+    x1 = double(subject.path.data_space.random(n, rng=subject.rng("data")))
+    end = subject.path.sample(x1, times(1, n), rng=subject.rng("end"))
+    tally.add(((flat(end) != flat(x1)).any(1)).sum() * 1e3, "X_1, which must equal x1")
+    near = subject.path.sample(x1, times(1 - 1e-8, n), rng=subject.rng("near"))
+    for k, f in enumerate(subject.functions()):
+        tally.add((f(near) - f(x1)).abs().mean() / 0.01, f"f[{k}] at t = 1 - 1e-8")
+    if exact(subject):
+        for i in range(subject.num_points):
+            here = frequencies(subject, subject.point(i, 1))
+            tally.add((law(subject, 1, i) - here).abs().max() * 1e20, f"p_1(x | x1[{i}]), which must be 0 off x1")
+    return tally.finding()
+
+
+@check("path-normalised", "sum_x p_t(x | x1) = 1", "the path's `_log_prob`")
+def path_normalised(subject: Subject) -> Finding:
+    """Probabilities of a finite space sum to one at every time."""
+    if not exact(subject):
+        raise Skip("the states cannot be listed, or the path has no density")
+    tally = Tally(tolerance=1e-10)
+    for t, i in itertools.product((0.0, *_TIMES, 1.0), range(subject.num_points)):
+        tally.add(law(subject, t, i).sum() - 1, f"t = {t:g}, x1[{i}]")
+    return tally.finding()
+
+
+@check("path-samples", "`sample` draws from the law whose logarithm is `log_prob`", "the path's `_sample` and `_log_prob`")
+def path_samples(subject: Subject) -> Finding:
+    """Draws follow the density: by counting, or by the balance of two densities p and q, E_p[f q/(p+q)] = E_q[f p/(p+q)]."""
+    if not subject.path.has_log_prob:
+        raise Skip("the path has no density")
+    tally = Tally()
+    for t in map(subject.time, _TIMES):
+        if subject.is_finite:
+            _count(subject, tally, t)
+        else:
+            later = t + 0.3 * (1 - t) / subject.space.size**0.5
+            for i in range(subject.num_points):
+                _balance(subject, tally, (t, i), (later, i))
+                _balance(subject, tally, (t, i), (t, (i + 1) % subject.num_points))
+    return tally.finding()
+
+
+def _count(subject: Subject, tally: Tally, t: float) -> None:
+    n = subject.num_draws
+    for i in range(subject.num_points):
+        x = subject.path.sample(subject.point(i, n), times(t, n), rng=subject.rng("count", t, i))
+        tally.add(chi_square_score(frequencies(subject, x), law(subject, t, i)), f"t = {t:.3g}, x1[{i}]")
+
+
+def _balance(subject: Subject, tally: Tally, p: tuple[float, int], q: tuple[float, int]) -> None:
+    n = subject.num_draws // 4
+    sides = []
+    for here, there in ((p, q), (q, p)):
+        x = subject.path.sample(subject.point(here[1], n), times(here[0], n), rng=subject.rng("balance", here, there))
+        log_ratio = [subject.path.log_prob(x, times(t, n), subject.point(i, n)) for t, i in (there, here)]
+        sides.append((x, torch.sigmoid(log_ratio[0] - log_ratio[1])))
+    (x, share_x), (y, share_y) = sides
+    where = f"t = {p[0]:.3g}, x1[{p[1]}] against t = {q[0]:.3g}, x1[{q[1]}]"
+    tally.add(z_score(share_x - share_y, 1.0), where)
+    for k, f in enumerate(subject.functions(2)):
+        tally.add(z_score(f(x) * share_x - f(y) * share_y, 1.0), f"{where}, f[{k}]")
+
+
+@check("target-x0", "E[m(x, t, x1; x0) | x, x1] = m(x, t, x1)", "the use of `x0` in `target` and in the path's `_sample`")
+def target_x0(subject: Subject) -> Finding:
+    """Knowing the noise changes the target by nothing on average; on a Gaussian path by nothing at all."""
+    tally, n = Tally(), min(subject.num_draws, 20_000)
+    x1 = subject.points(n)
+    for t in map(subject.time, _TIMES):
+        x0 = double(subject.path.source(n, rng=subject.rng("x0", t)))
+        x = subject.path.sample(x1, times(t, n), x0=x0, rng=subject.rng("x0 path", t))
+        plain, known = (flat(_mean_of(subject, subject.process.target(x, times(t, n), x1, x0=noise))) for noise in (None, x0))
+        gap = (known - plain).sum(1)
+        for k, f in enumerate(subject.functions()):
+            tally.add(z_score(gap * f(x), plain.abs().sum(1).mean()), f"t = {t:.3g}, f[{k}]")
+        fresh = subject.path.sample(x1, times(t, n), rng=subject.rng("fresh", t))
+        for k, f in enumerate(subject.functions()):
+            tally.add(z_score(f(x) - f(fresh), 1.0), f"t = {t:.3g}, f[{k}] of X_t from a drawn x0")
+    return tally.finding()
+
+
+def _mean_of(subject: Subject, target: State) -> State:
+    """A target as an average over one data point: tokens become probabilities."""
+    certain = torch.ones(batch_size(target), 1, dtype=torch.float64)
+    return subject.process.average(tree_map(lambda v: v.unsqueeze(1), target), certain)

@@ -1,0 +1,417 @@
+"""Processes broken on purpose, each with the check that must catch it.
+
+A mutant is a correct process seen through a wrapper that changes one method: `MUTANTS` has a row for each.
+"""
+
+import math
+
+import torch
+
+import genmatch as gm
+from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
+from genmatch.paths import Gaussian, Mixture, Path
+from genmatch.processes import MarkovProcess
+from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
+from genmatch.tensors import expand
+
+
+class BrokenSchedule(Schedule):
+    """A schedule with some of its functions replaced."""
+
+    def __init__(self, good=CondOT(), **changes):  # noqa: B008
+        self.good, self.changes = good, changes
+
+    def _call(self, name, t):
+        return self.changes.get(name, getattr(self.good, name))(t)
+
+    def alpha(self, t):
+        return self._call("alpha", t)
+
+    def sigma(self, t):
+        return self._call("sigma", t)
+
+    def d_alpha(self, t):
+        return self._call("d_alpha", t)
+
+    def d_sigma(self, t):
+        return self._call("d_sigma", t)
+
+    def kappa(self, t):
+        return self._call("kappa", t)
+
+
+class BrokenPath(Path):
+    """A path with some of its methods replaced; each receives the correct path first."""
+
+    def __init__(self, good, **changes):
+        self.good, self.space, self.changes = good, good.space, changes
+
+    def __repr__(self):
+        return f"Broken({self.good})"
+
+    @property
+    def data_space(self):
+        return self.good.data_space
+
+    def _call(self, name, *args):
+        change = self.changes.get(name)
+        return change(self.good, *args) if change else getattr(self.good, name)(*args)
+
+    def _source(self, n, rng):
+        return self._call("_source", n, rng)
+
+    def _sample(self, x1, t, x0, rng):
+        return self._call("_sample", x1, t, x0, rng)
+
+    def _log_prob(self, x, t, x1):
+        return self._call("_log_prob", x, t, x1)
+
+
+class Broken(MarkovProcess):
+    """A process with some of its methods replaced; each receives the correct process first."""
+
+    def __init__(self, good, path=None, kinds=None, output_shape=None, caveats=None, **changes):
+        self.good, self.path, self.changes = good, path or good.path, changes
+        self.kinds = kinds or good.kinds
+        self.t_min = good.t_min
+        self._output_shape = output_shape or good.output_shape
+        self._caveats = caveats or {}
+
+    def __repr__(self):
+        return f"Broken({self.good})"
+
+    @property
+    def output_shape(self):
+        return self._output_shape
+
+    @property
+    def caveats(self):
+        return self._caveats
+
+    def supports(self, ability):
+        return self.good.supports(ability)
+
+    def _call(self, name, *args, **options):
+        change = self.changes.get(name)
+        return change(self.good, *args, **options) if change else getattr(self.good, name)(*args, **options)
+
+    def target(self, x, t, x1, *, x0=None):
+        return self._call("target", x, t, x1, x0=x0)
+
+    def generator(self, output, x, t):
+        return self._call("generator", output, x, t)
+
+    def natural(self, target):
+        return self._call("natural", target)
+
+    def mean(self, output):
+        return self._call("mean", output)
+
+    def average(self, targets, weights):
+        return self._call("average", targets, weights)
+
+    def divergence(self, target, output, x, t):
+        return self._call("divergence", target, output, x, t)
+
+    def transition(self, output, x, t, s, *, rng=None):
+        return self._call("transition", output, x, t, s, rng=rng)
+
+
+FLOW = gm.Flow(Gaussian((2,)))
+FLOWS = {name: gm.Flow(Gaussian((2,)), prediction=name) for name in ("data", "noise", "score")}
+DIFFUSION = gm.Diffusion(Gaussian((2,)), noise=1.0)
+MASK = gm.CTMC(Mixture((2,), vocab_size=3))
+UNIFORM = gm.CTMC(Mixture((2,), vocab_size=3, source="uniform"))
+LAW = gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.6, 0.3, 0.1])))
+
+
+def scaled_generator(factor):
+    """The clock of the whole generator runs too fast or too slow."""
+    return lambda good, output, x, t: good.generator(output, x, t) * factor
+
+
+def flow_with(schedule, prediction="velocity"):
+    return gm.Flow(Gaussian((2,), schedule=schedule), prediction=prediction)
+
+
+def ctmc_with(schedule, source="uniform"):
+    return gm.CTMC(Mixture((2,), vocab_size=3, source=source, schedule=schedule))
+
+
+# Flows
+
+
+def reversed_velocity(good, output, x, t):
+    return Drift(-good.predict(output, x, t, "velocity"))
+
+
+def quadratic_velocity(good, output, x, t):
+    v = good.predict(output, x, t, "velocity")
+    return Drift(v + 0.1 * v**2)
+
+
+def mean_as_constant(good, output, x, t):
+    """Averages x1 over a non-linear function of the output: an unbiased conditional, a wrong marginal."""
+    return Drift((torch.tanh(output) - x) / expand(1 - t, x))
+
+
+def swapped_ddim(good, output, x, t, s, *, rng=None):
+    return good.transition(output, x, s, t, rng=rng)
+
+
+def half_way(good, output, x, t, s, *, rng=None):
+    return good.transition(output, x, t, (t + s) / 2, rng=rng)
+
+
+def l1(good, target, output, x, t):
+    return (target - output).abs().flatten(1).sum(-1)
+
+
+def weighted_by_target(good, target, output, x, t):
+    return good.divergence(target, output, x, t) * (1 + target.flatten(1).norm(dim=-1))
+
+
+def negative_divergence(good, target, output, x, t):
+    return -good.divergence(target, output, x, t)
+
+
+def cubed(good, target, output, x, t):
+    return (target - output).abs().pow(3).flatten(1).sum(-1)
+
+
+def scalar_loss(good, target, output, x, t):
+    return good.divergence(target, output, x, t).sum()
+
+
+def writing_target(good, x, t, x1, *, x0=None):
+    target = good.target(x, t, x1, x0=x0)
+    x1.mul_(1.5)
+    return target
+
+
+def writing_transition(good, output, x, t, s, *, rng=None):
+    return x.copy_(good.transition(output, x, t, s, rng=rng))
+
+
+def clamping_generator(good, output, x, t):
+    return good.generator(output.clamp_(-0.1, 0.1), x, t)
+
+
+def same_time(method):
+    """The first sample's time for the whole batch."""
+
+    def changed(good, *args, **options):
+        args = [a[:1].expand_as(a) if isinstance(a, torch.Tensor) and a.dim() == 1 and a.is_floating_point() else a for a in args]
+        return getattr(good, method)(*args, **options)
+
+    return changed
+
+
+def doubled_step(good, output, x, t, s, *, rng=None):
+    return good.transition(output, x, t, s, rng=rng).double()
+
+
+def root_near_the_end(good, target, output, x, t):
+    """A weight that a derivative cannot pass: sqrt(|error|^2 * 0) at t = 1 - 1e-6."""
+    error = good.divergence(target, output, x, t)
+    weight = torch.where(t < 1 - 1e-5, 1.0, 0.0)
+    return torch.sqrt(error * weight.to(error.dtype)) ** 2
+
+
+def wrong_noise(good, x, t, x1, *, x0=None):
+    return good.target(x, t, x1, x0=None if x0 is None else -x0)
+
+
+# Diffusions
+
+
+def parts(good, output, x, t, score=1.0, variance=1.0):
+    g2 = expand(good.g(t) ** 2, x)
+    velocity = good.predict(output, x, t, "velocity") + score * g2 / 2 * good.predict(output, x, t, "score")
+    return Drift(velocity) + Brownian(variance * g2)
+
+
+def fresh_noise(good, output, x, t, s, *, rng=None):
+    return good.bridge(output, x, t, s, torch.zeros_like(t), rng=rng)
+
+
+def global_noise(good, output, x, t, s, *, rng=None):
+    return good.transition(output, x, t, s, rng=None)
+
+
+class WideSteps(Brownian):
+    """Noise of the wrong size in `step` alone."""
+
+    def step(self, x, h, *, rng=None):
+        return super().step(x, 1.1 * h, rng=rng)
+
+
+class WideDiffusion(Sum):
+    def step(self, x, h, *, rng=None):
+        return self.drift.step(WideSteps(self.brownian.variance).step(x, h, rng=rng), h)
+
+
+# Chains
+
+
+def without_noise_check(good, output, x, t):
+    """Tokens that are data jump too: what the mask carries over is lost."""
+    rate = good.path.schedule.rate(t).to(output.dtype)
+    return Jump(expand(rate, output[..., 0]) * torch.ones_like(x), Categorical(output))
+
+
+def sharpened(good, output, x, t):
+    return good.generator(2 * output, x, t)
+
+
+def negative_rates(good, output, x, t):
+    jump = good.generator(output, x, t)
+    backwards = Jump(-0.5 * jump.intensity, Categorical(output.roll(1, -1)))
+    return jump + backwards
+
+
+class SlowJump(Jump):
+    """Jumps too rarely in `step` alone."""
+
+    def step(self, x, h, *, rng=None):
+        return super().step(x, 0.9 * h, rng=rng)
+
+
+def slow_jump(good, output, x, t):
+    jump = good.generator(output, x, t)
+    return SlowJump(jump.intensity, jump.destination)
+
+
+def rarely(good, output, x, t, s, *, rng=None):
+    jumped = good.transition(output, x, t, s, rng=rng)
+    stay = torch.rand(x.shape, generator=rng) < 0.1
+    return torch.where(stay, x, jumped)
+
+
+def most_likely(good, output, x, t, s, *, rng=None):
+    jumps = good.transition(output, x, t, s, rng=rng) != x
+    return torch.where(jumps, output.argmax(-1), x)
+
+
+def float_tokens(good, output, x, t, s, *, rng=None):
+    return good.transition(output, x, t, s, rng=rng).float()
+
+
+def mse_of_tokens(good, target, output, x, t):
+    """Squared error of probabilities raised to a power: not a Bregman divergence."""
+    return (good.mean(output).clamp_min(1e-3).log() - good.natural(target).clamp_min(math.log(1e-3))).abs().flatten(1).sum(-1)
+
+
+def unweighted(good, targets, weights):
+    return good.average(targets, torch.full_like(weights, 1 / weights.shape[1]))
+
+
+def unnormalised(good, x, t, x1):
+    return good._log_prob(x, t, x1) + 0.1 * t
+
+
+def wide_source(good, n, rng):
+    return 1.1 * good._source(n, rng)
+
+
+def wrong_token_source(good, n, rng):
+    x = good._source(n, rng)
+    return torch.where(torch.rand(x.shape, generator=rng) < 0.05, 0, x)
+
+
+def wide_sample(good, x1, t, x0, rng):
+    mean = expand(good.schedule.alpha(t), x1) * x1
+    return mean + 1.05 * (good._sample(x1, t, x0, rng) - mean)
+
+
+def late_sample(good, x1, t, x0, rng):
+    return good._sample(x1, t**1.05, x0, rng)
+
+
+def global_sample(good, x1, t, x0, rng):
+    return good._sample(x1, t, x0, None)
+
+
+def deaf_sample(good, x1, t, x0, rng):
+    return good._sample(x1, t, x0, torch.Generator().manual_seed(0))
+
+
+def float32_sample(good, x1, t, x0, rng):
+    return good._sample(x1.float(), t, None if x0 is None else x0.float(), rng)
+
+
+MUTANTS = [
+    # name, broken process, the check that must catch it
+    ("flow: velocity times 1.1", Broken(FLOW, generator=scaled_generator(1.1)), "forward-conditional"),
+    ("flow: velocity times 1.1, marginal", Broken(FLOW, generator=scaled_generator(1.1)), "forward-marginal"),
+    ("flow: wrong sign", Broken(FLOW, generator=reversed_velocity), "forward-conditional"),
+    *((f"flow, {name}: velocity times 1.1", Broken(flow, generator=scaled_generator(1.1)), "forward-conditional") for name, flow in FLOWS.items()),
+    ("flow: a generator that is not affine", Broken(FLOW, generator=quadratic_velocity), "affine"),
+    ("flow, data: tanh of the prediction", Broken(FLOWS["data"], generator=mean_as_constant), "affine"),
+    ("flow: average without weights", Broken(FLOW, average=unweighted), "forward-marginal"),
+    ("flow: natural that is no inverse of mean", Broken(FLOW, natural=lambda good, m: 1.1 * m), "link"),
+    ("flow: t and s swapped", Broken(FLOWS["data"], transition=swapped_ddim), "transition-path"),
+    ("flow: half a transition", Broken(FLOW, transition=half_way), "transition-path"),
+    ("flow: half a transition, small steps", Broken(FLOW, transition=half_way), "transition-generator"),
+    ("flow: L1 loss", Broken(FLOW, divergence=l1), "bregman"),
+    ("flow: cubed error", Broken(FLOW, divergence=cubed), "bregman"),
+    ("flow: loss weighted by x1", Broken(FLOW, divergence=weighted_by_target), "bregman"),
+    ("flow: negative loss", Broken(FLOW, divergence=negative_divergence), "bregman"),
+    ("flow: one loss for the batch", Broken(FLOW, divergence=scalar_loss), "shapes"),
+    ("flow: target writes to x1", Broken(FLOW, target=writing_target), "inputs-untouched"),
+    ("flow: transition writes to x", Broken(FLOW, transition=writing_transition), "inputs-untouched"),
+    ("flow: generator writes to output", Broken(FLOW, generator=clamping_generator), "inputs-untouched"),
+    *((f"flow: one time for the batch in {name}", Broken(FLOWS["noise"], **{name: same_time(name)}), "times") for name in ("target", "generator", "transition")),
+    ("flow: one time for the batch in divergence", Broken(FLOWS["score"], divergence=same_time("divergence")), "times"),
+    ("flow: float64 transition of float32 states", Broken(FLOW, transition=doubled_step), "shapes"),
+    ("flow: NaN gradient near t = 1", Broken(FLOW, divergence=root_near_the_end), "finite-gradients"),
+    ("flow: wrong output shape", Broken(FLOW, output_shape=(3,)), "shapes"),
+    ("flow: wrong kinds", Broken(FLOW, kinds=frozenset({"drift", "brownian"})), "shapes"),
+    ("flow: wrong use of x0", Broken(FLOW, target=wrong_noise), "target-x0"),
+    ("flow: source too wide", Broken(FLOW, path=BrokenPath(FLOW.path, _source=wide_source)), "source"),
+    ("flow: samples too wide", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=wide_sample)), "path-samples"),
+    ("flow: samples late", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=late_sample)), "forward-conditional"),
+    ("flow: samples from the global generator", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=global_sample)), "seeds"),
+    ("flow: samples deaf to the seed", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=deaf_sample)), "seeds"),
+    ("flow: samples in float32", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=float32_sample)), "shapes"),
+    ("flow: one time for the batch in sample", Broken(FLOW, path=BrokenPath(FLOW.path, _sample=same_time("_sample"))), "times"),
+    ("flow: one time for the batch in log_prob", Broken(FLOW, path=BrokenPath(FLOW.path, _log_prob=same_time("_log_prob"))), "times"),
+    ("diffusion: score times 1.1", Broken(DIFFUSION, generator=lambda *a: parts(*a, score=1.1)), "forward-conditional"),
+    ("diffusion: no score", Broken(DIFFUSION, generator=lambda *a: parts(*a, score=0.0)), "forward-conditional"),
+    ("diffusion: no score, marginal", Broken(DIFFUSION, generator=lambda *a: parts(*a, score=0.0)), "forward-marginal"),
+    ("diffusion: variance times 1.1", Broken(DIFFUSION, generator=lambda *a: parts(*a, variance=1.1)), "forward-conditional"),
+    ("diffusion: variance times 1.1, marginal", Broken(DIFFUSION, generator=lambda *a: parts(*a, variance=1.1)), "forward-marginal"),
+    ("diffusion: step noise times 1.1", Broken(DIFFUSION, generator=lambda *a: WideDiffusion(*parts(*a).terms)), "step"),
+    ("diffusion: transition of the flow", Broken(DIFFUSION, transition=lambda good, o, x, t, s, rng=None: FLOWS["data"].transition(o, x, t, s)), "transition-generator"),
+    ("diffusion: transition forgets the state", Broken(DIFFUSION, transition=fresh_noise), "transition-generator"),
+    ("diffusion: transition with the global generator", Broken(DIFFUSION, transition=global_noise), "seeds"),
+    ("diffusion: variance undeclared", Broken(DIFFUSION, kinds=frozenset({"drift"})), "shapes"),
+    *((f"chain, {name}: rate times 1.1", Broken(chain, generator=scaled_generator(1.1)), "forward-conditional") for name, chain in (("mask", MASK), ("uniform", UNIFORM), ("law", LAW))),
+    ("chain, uniform: rate times 1.1, marginal", Broken(UNIFORM, generator=scaled_generator(1.1)), "forward-marginal"),
+    ("chain, law: sharpened posterior", Broken(LAW, generator=sharpened), "affine"),
+    ("chain, law: sharpened posterior, marginal", Broken(LAW, generator=sharpened), "forward-marginal"),
+    ("chain, uniform: negative rates", Broken(UNIFORM, generator=negative_rates), "rates"),
+    ("chain, uniform: steps jump too rarely", Broken(UNIFORM, generator=slow_jump), "step"),
+    ("chain, mask: transition jumps too rarely", Broken(MASK, transition=rarely), "transition-path"),
+    ("chain, mask: transition jumps too rarely, small steps", Broken(MASK, transition=rarely), "transition-generator"),
+    ("chain, mask: the most likely token", Broken(MASK, transition=most_likely), "transition-generator"),
+    ("chain, mask: t and s swapped", Broken(MASK, transition=swapped_ddim), "transition-path"),
+    ("chain, mask: tokens become floats", Broken(MASK, transition=float_tokens), "shapes"),
+    ("chain, mask: another loss", Broken(MASK, divergence=mse_of_tokens), "bregman"),
+    ("chain, uniform: average without weights", Broken(UNIFORM, average=unweighted), "forward-marginal"),
+    ("chain, mask: output without vocabulary", Broken(MASK, output_shape=(2,)), "shapes"),
+    ("chain, uniform: natural without logarithm", Broken(UNIFORM, natural=lambda good, m: good.natural(m).exp()), "link"),
+    ("chain, mask: source of tokens", Broken(MASK, path=BrokenPath(MASK.path, _source=wrong_token_source)), "source"),
+    ("chain, uniform: source of one token too many", Broken(UNIFORM, path=BrokenPath(UNIFORM.path, _source=wrong_token_source)), "source"),
+    ("chain, uniform: log_prob not normalised", Broken(UNIFORM, path=BrokenPath(UNIFORM.path, _log_prob=unnormalised)), "path-normalised"),
+    ("chain, uniform: samples late", Broken(UNIFORM, path=BrokenPath(UNIFORM.path, _sample=late_sample)), "path-samples"),
+    ("schedule: sigma(1) = cos(pi/2)", flow_with(BrokenSchedule(Cosine(), sigma=lambda t: torch.cos(math.pi / 2 * t.double()))), "data"),
+    ("schedule: sigma(1) = cos(pi/2), tokens", ctmc_with(BrokenSchedule(Cosine(), sigma=lambda t: torch.cos(math.pi / 2 * t.double()))), "data"),
+    ("schedule: ends with noise", flow_with(BrokenSchedule(sigma=lambda t: 1 - 0.999 * t.double())), "data"),
+    ("schedule: starts with data", flow_with(BrokenSchedule(alpha=lambda t: 0.01 + 0.99 * t.double(), d_alpha=lambda t: torch.full_like(t, 0.99))), "source"),
+    ("schedule: stale d_alpha", flow_with(BrokenSchedule(Polynomial(2), d_alpha=CondOT().d_alpha), "data"), "forward-conditional"),
+    ("schedule: stale d_sigma", flow_with(BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma), "velocity"), "forward-conditional"),
+    ("schedule: stale d_sigma, tokens", ctmc_with(BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma)), "forward-conditional"),
+    ("schedule: stale d_sigma, transition", flow_with(BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma), "data"), "transition-generator"),
+    ("schedule: kappa is not 1 - sigma", ctmc_with(BrokenSchedule(kappa=lambda t: t.double() ** 1.1)), "path-normalised"),
+]  # fmt: skip

@@ -1,0 +1,293 @@
+"""The conformance kit: silent on correct processes, and no mutant gets past it."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+import genmatch as gm
+from genmatch.checks import CHECKS, CheckResult, Report
+from genmatch.checks.base import Tally, check
+from genmatch.checks.statistics import chi_square_score, derivative, z_score
+from genmatch.checks.subject import Subject
+from genmatch.generators import Jump, PointMass
+from genmatch.paths import Gaussian, Mixture, Path
+from genmatch.processes import MarkovProcess
+from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
+from genmatch.spaces import Categorical
+from tests.mutants import FLOW, LAW, MASK, MUTANTS, Broken, BrokenPath
+
+
+class Thinning(Path):
+    """Counts of which each item has arrived with probability kappa_t: X_t ~ Bin(x1, kappa_t)."""
+
+    def __init__(self, shape, most, schedule=CondOT()):  # noqa: B008
+        self.space, self.schedule = Categorical(shape, most + 1), schedule
+
+    def __repr__(self):
+        return f"Thinning({self.space.shape}, most={self.space.vocab_size - 1})"
+
+    def _source(self, n, rng):
+        return torch.zeros(n, *self.space.shape, dtype=torch.int64)
+
+    def _sample(self, x1, t, x0, rng):
+        kappa = self.schedule.kappa(t)[:, None].expand(x1.shape)
+        return torch.binomial(x1.double(), kappa, generator=rng).long()
+
+    def _log_prob(self, x, t, x1):
+        kappa, missing = self.schedule.kappa(t)[:, None], (x1 - x).clamp(min=0)
+        choose = torch.lgamma(x1.double() + 1) - torch.lgamma(x.double() + 1) - torch.lgamma(missing.double() + 1)
+        log_p = choose + torch.special.xlogy(x, kappa) + torch.special.xlogy(missing, 1 - kappa)
+        return torch.where(x <= x1, log_p, -torch.inf).sum(-1)
+
+
+class Birth(MarkovProcess):
+    """Items arrive one by one: x -> x + 1 at rate w_t E[x1 - x | x]. The network predicts the law of x1."""
+
+    kinds = frozenset({"jump"})
+
+    def __init__(self, path):
+        self.path, self.counts = path, torch.arange(path.space.vocab_size)
+
+    def __repr__(self):
+        return f"Birth({self.path})"
+
+    @property
+    def output_shape(self):
+        return (*self.path.space.shape, len(self.counts))
+
+    def target(self, x, t, x1, *, x0=None):
+        return one_hot(x1, len(self.counts)).double()
+
+    def natural(self, target):
+        return target.log()
+
+    def mean(self, output):
+        return output.softmax(-1)
+
+    def divergence(self, target, output, x, t):
+        log_p = output.log_softmax(-1)
+        return (torch.special.xlogy(target, target) - torch.where(target > 0, target * log_p, 0)).flatten(1).sum(-1)
+
+    def generator(self, output, x, t):
+        missing = (self.mean(output) * (self.counts - x[..., None]).clamp(min=0)).sum(-1)
+        return Jump(self.path.schedule.rate(t)[:, None] * missing, PointMass((x + 1).clamp(max=len(self.counts) - 1)))
+
+    def transition(self, output, x, t, s, *, rng=None):
+        x1 = torch.multinomial(self.mean(output).flatten(0, 1), 1, generator=rng).view_as(x)
+        arrived = self.path.schedule.jump_probability(t, s)[:, None].expand(x.shape)
+        return x + torch.binomial((x1 - x).clamp(min=0).double(), arrived, generator=rng).long()
+
+
+class OnlyGenerator(Broken):
+    """A process without `transition`."""
+
+    def supports(self, ability):
+        return ability != "transition" and super().supports(ability)
+
+
+POSITIONS = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+CORRECT = [
+    *(gm.Flow(Gaussian((2,)), prediction=name) for name in ("velocity", "data", "noise", "score")),
+    *(gm.Flow(Gaussian((2,), schedule=schedule), prediction=name) for schedule in (Cosine(), VP(), VE(), Polynomial(2)) for name in ("velocity", "noise")),
+    gm.Flow(Gaussian((1, 2, 2)), prediction="data"),
+    gm.Diffusion(Gaussian((2,)), noise=1.0),
+    gm.Diffusion(Gaussian((2,), schedule=Cosine()), noise=lambda t: 1.5 * (1 - t), prediction="velocity"),
+    gm.Diffusion(Gaussian((1,), schedule=VP()), noise=0.5, prediction="noise"),
+    gm.Diffusion(Gaussian((1,)), noise=0.0, prediction="score"),
+    gm.CTMC(Mixture((3,), vocab_size=4)),
+    gm.CTMC(Mixture((2,), vocab_size=3, schedule=Cosine())),
+    gm.CTMC(Mixture((2,), vocab_size=3, source="uniform", schedule=Polynomial(2))),
+    gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.5, 0.5, 0.0]), schedule=Polynomial(3))),
+    gm.CTMC(Mixture((2,), vocab_size=3, source=POSITIONS, schedule=Cosine())),
+    gm.CTMC(Mixture((2, 3), vocab_size=5, source="uniform")),
+    Birth(Thinning((2,), most=6)),
+    Birth(Thinning((1,), most=9, schedule=Cosine())),
+]  # fmt: skip
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))]
+
+
+@pytest.mark.parametrize("process", CORRECT, ids=repr)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_correct_processes_pass(process, seed):
+    report = gm.check_process(process, seed=seed)
+    assert report.passed, str(report)
+    assert [result.id for result in report.results] == list(CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [gm.Flow(Gaussian((1, 8, 8))), gm.Diffusion(Gaussian((1, 8, 8))), gm.CTMC(Mixture((64,), 17))], ids=repr)
+def test_large_processes_pass(process):
+    report = gm.check_process(process)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(("name", "process", "id"), MUTANTS, ids=[f"{row[0]} ({row[2]})" for row in MUTANTS])
+def test_mutant_is_caught(name, process, id):
+    result = CHECKS[id](Subject(process))
+    assert result.outcome == "failed", f"{name}: {result}"
+
+
+def test_every_check_has_a_mutant():
+    assert {id for _, _, id in MUTANTS} == set(CHECKS)
+
+
+def test_mutants_are_told_apart_from_their_originals():
+    """A wrapper that changes nothing passes: what is caught is the change."""
+    for process in (FLOW, LAW):
+        report = gm.check_process(Broken(process, path=BrokenPath(process.path)))
+        assert report.passed, str(report)
+
+
+def test_a_report_repeats():
+    one, two = (gm.check_process(MASK, seed=3) for _ in range(2))
+    assert one == two
+    assert str(one) == str(two)
+
+
+def test_own_data_are_used():
+    report = gm.check_process(FLOW, data=torch.tensor([[0.5, -0.5], [2.0, 1.0]]))
+    assert report.passed
+    with pytest.raises(gm.GenmatchError, match=r"`data` must have shape \(B, 2\)"):
+        gm.check_process(FLOW, data=torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize(("thing", "message"), [(3, "got int, which has no `path`"), (gm.Flow, "got the class Flow.*pass an instance")])
+def test_refuses_what_is_no_process(thing, message):
+    with pytest.raises(gm.GenmatchError, match=message):
+        gm.check_process(thing)
+
+
+def test_an_exception_is_a_failure_with_its_message():
+    def broken(good, output, x, t):
+        raise RuntimeError("no such thing")
+
+    report = gm.check_process(Broken(MASK, generator=broken))
+    assert not report.passed
+    assert "raised RuntimeError: no such thing" in report["forward-conditional"].message
+    assert report["path-normalised"].outcome == "passed"
+
+
+def test_declared_failures_are_known():
+    report = gm.check_process(
+        Broken(FLOW, generator=lambda good, *a: good.generator(*a) * 1.1, caveats={"forward-conditional": "it runs fast", "data": "not needed"})
+    )
+    assert report["forward-conditional"].outcome == "known"
+    assert report["forward-conditional"].message.startswith("it runs fast")
+    assert report["data"].outcome == "passed"
+    assert "forward-conditional" not in [result.id for result in report.failures]
+    assert "forward-marginal" in [result.id for result in report.failures]
+
+
+@pytest.mark.parametrize("schedule", [VP(), VE()])
+def test_schedules_declare_what_they_break(schedule):
+    report = gm.check_process(gm.Flow(Gaussian((1,), schedule=schedule)))
+    assert {result.id for result in report.results if result.outcome == "known"} == set(schedule.caveats)
+
+
+def test_what_does_not_apply_is_skipped_with_a_reason():
+    report = gm.check_process(OnlyGenerator(FLOW))
+    assert report.passed
+    for id in ("transition-path", "transition-generator"):
+        assert report[id].outcome == "skipped"
+        assert "no `transition`" in report[id].message
+    assert report["rates"].outcome == "skipped"
+
+
+class NoDensity(BrokenPath):
+    has_log_prob = False
+
+
+def test_a_path_without_density_is_tested_by_its_draws():
+    good = gm.check_process(Broken(FLOW, path=NoDensity(FLOW.path)))
+    assert good.passed, str(good)
+    assert good["forward-marginal"].outcome == "skipped"
+    for process, factor in ((FLOW, 1.1), (LAW, 1.5)):
+        bad = Broken(process, path=NoDensity(process.path), generator=lambda good, *a, factor=factor: good.generator(*a) * factor)
+        assert CHECKS["forward-conditional"](Subject(bad)).outcome == "failed"
+
+
+def test_global_randomness_is_untouched():
+    before = torch.get_rng_state()
+    gm.check_process(MASK)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_report_is_a_readable_table():
+    report = Report(
+        "Flow(...)",
+        (
+            CheckResult("source", "p_0(x | x1) = p_0(x)", "known", 9.0, 5.0, "a trace is left"),
+            CheckResult("data", "X_1 = x1", "passed", 0.0, 1.0),
+            CheckResult("forward-conditional", "d/dt E f = E L f", "failed", 12.345, 5.6, "largest at t = 0.5"),
+            CheckResult("rates", "Q >= 0", "skipped", message="not finite"),
+        ),
+    )
+    assert str(report).splitlines() == [
+        "Flow(...): 1 of 3 checks failed, 1 known to fail, 1 skipped",
+        "",
+        "check                outcome   figure  tolerance",
+        "source               known          9          5",
+        "data                 passed         0          1",
+        "forward-conditional  failed      12.3        5.6",
+        "rates                skipped        -          -",
+        "",
+        "forward-conditional breaks  d/dt E f = E L f",
+        "    largest at t = 0.5",
+        "",
+        "source is known to break  p_0(x | x1) = p_0(x)",
+        "    a trace is left",
+        "",
+        "rates does not test  Q >= 0",
+        "    not finite",
+    ]
+    assert [result.id for result in report.failures] == ["forward-conditional"]
+    assert not report.passed
+
+
+def test_an_id_is_used_once():
+    with pytest.raises(gm.GenmatchError, match="`data` is taken"):
+        check("data", "", "")(lambda subject: None)
+
+
+# The statistics behind the checks
+
+
+def test_a_violation_that_is_no_number_is_the_largest():
+    tally = Tally(tolerance=1.0)
+    tally.add(0.5, "here")
+    tally.add(torch.tensor([0.1, float("nan")]), "there")
+    tally.add(0.7, "later")
+    found = tally.finding()
+    assert found.figure == float("inf")
+    assert found.message == "largest at there"
+
+
+def test_z_scores_are_standard_normal():
+    rng = torch.Generator().manual_seed(0)
+    z = torch.stack([z_score(torch.randn(1000, dtype=torch.float64, generator=rng), 1.0) for _ in range(2000)])
+    assert abs(float((z**2).mean()) - 1) < 0.15
+
+
+def test_chi_square_scores_are_standard_normal():
+    rng = torch.Generator().manual_seed(0)
+    law = torch.tensor([0.5, 0.3, 0.1, 0.05, 0.0499, 0.0001, 0.0], dtype=torch.float64)
+    draws = [torch.multinomial(law, 2000, replacement=True, generator=rng) for _ in range(2000)]
+    scores = torch.stack([chi_square_score(torch.bincount(x, minlength=7).double(), law) for x in draws])
+    assert abs(float(scores.mean())) < 0.1
+    assert abs(float(scores.std()) - 1) < 0.1
+    assert float(chi_square_score(torch.tensor([9.0, 0, 0, 0, 0, 0, 1.0]), law)) == float("inf")
+
+
+@pytest.mark.parametrize("t", [0.01, 0.3, 0.95])
+def test_the_derivative_is_exact_to_ten_digits(t):
+    found = derivative(lambda s: torch.tensor(s**2.5, dtype=torch.float64), t)
+    assert float(found) == pytest.approx(2.5 * t**1.5, rel=1e-9)
+
+
+def test_the_kit_leaves_the_process_as_it_was():
+    process = gm.Flow(Gaussian((2,)))
+    before = copy.deepcopy(process.__dict__)
+    gm.check_process(process)
+    assert repr(process.__dict__) == repr(before)
