@@ -86,6 +86,25 @@ def test_the_oracle_takes_the_dtype_of_the_states():
         assert model(torch.zeros(2, 1, dtype=dtype), torch.full((2,), 0.5)).dtype == dtype
 
 
+class Wall(gm.MarkovProcess):
+    """Its statistic has no value for data that the path cannot have come from."""
+
+    kinds = frozenset({"jump"})
+    path = gm.paths.Mixture((1,), 3)
+    output_shape = (1,)
+
+    def target(self, x, t, x1, *, x0=None):
+        return torch.where((x == 3) | (x == x1), x1.double(), math.nan)
+
+    def generator(self, output, x, t):
+        return None
+
+
+def test_data_that_a_state_excludes_may_have_no_target():
+    model = gm.oracle(Wall(), torch.tensor([[0], [2]]))
+    assert model(torch.tensor([[3], [2], [0]]), full(0.5, 3)).flatten().tolist() == [1.0, 2.0, 0.0]
+
+
 class NoDensity(gm.paths.Path):
     space = gm.spaces.Euclidean((1,))
 

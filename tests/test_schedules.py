@@ -66,7 +66,13 @@ def test_kappa_is_one_minus_sigma_and_exact_at_the_ends(schedule):
 
 def test_kappa_keeps_its_digits_near_zero():
     t = torch.tensor([1e-8], dtype=torch.float64)
-    assert Cosine().kappa(t).item() == pytest.approx((math.pi * 1e-8) ** 2 / 8, rel=1e-12)
+    assert Cosine().kappa(t).item() == pytest.approx((math.pi * 1e-8) ** 2 / 8, rel=1e-12, abs=0)
+
+
+def test_vp_keeps_its_digits_near_one():
+    t = torch.tensor([1 - 1e-10], dtype=torch.float64)
+    u = 1 - t.item()
+    assert VP(0.1, 20.0).sigma(t).item() == pytest.approx(math.sqrt(0.1 * u), rel=1e-8, abs=0)
 
 
 @pytest.mark.parametrize("schedule", [s for s in SCHEDULES if not isinstance(s, VE)], ids=name_of)
