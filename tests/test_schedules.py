@@ -70,9 +70,9 @@ def test_kappa_keeps_its_digits_near_zero():
 
 
 def test_vp_keeps_its_digits_near_one():
-    t = torch.tensor([1 - 1e-10], dtype=torch.float64)
-    u = 1 - t.item()
-    assert VP(0.1, 20.0).sigma(t).item() == pytest.approx(math.sqrt(0.1 * u), rel=1e-8, abs=0)
+    t = torch.tensor([1 - 1.2345e-11, 1 - 3.21e-12], dtype=torch.float64)
+    expected = [math.sqrt(0.1 * (1 - time) + 9.95 * (1 - time) ** 2) for time in t.tolist()]
+    assert VP(0.1, 20.0).sigma(t).tolist() == pytest.approx(expected, rel=1e-10, abs=0)
 
 
 @pytest.mark.parametrize("schedule", [s for s in SCHEDULES if not isinstance(s, VE)], ids=name_of)
