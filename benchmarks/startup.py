@@ -16,12 +16,14 @@ NAMES = "genmatch.Flow, genmatch.CTMC, genmatch.train, genmatch.sample, genmatch
 
 
 def seconds(command: list[str]) -> float:
+    """Wall time of one run of a command."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Times the commands in turn and prints the median of each as a multiple of `import torch`."""
     program = shutil.which("genmatch", path=str(sys.prefix) + "/bin") or "genmatch"
     commands = {
         "import torch": [sys.executable, "-c", "import torch"],

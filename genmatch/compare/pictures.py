@@ -90,9 +90,9 @@ def _caption(comparison: Comparison, family: Family) -> str:
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     # A figure of its own, not pyplot's: no window, no state left behind.
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    figure = Figure(figsize=(width * columns, height * rows), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

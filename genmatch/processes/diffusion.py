@@ -50,6 +50,10 @@ class Diffusion(GaussianProcess):
             raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")
         self.noise = noise
 
+    def __repr__(self) -> str:
+        noise = getattr(self.noise, "__qualname__", self.noise)
+        return f"Diffusion({self.path}, noise={noise}, prediction={self.prediction!r})"
+
     def g(self, t: Tensor) -> Tensor:
         """The diffusion coefficient at times `t`, float64, (B,).
 

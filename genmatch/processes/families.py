@@ -25,7 +25,7 @@ def flow(space: Space) -> Flow:
 
 def diffusion(space: Space) -> Diffusion:
     """Diffusion: an SDE along the same Gaussian paths; the network predicts the data."""
-    return Diffusion(Gaussian(_euclidean("diffusion", space).shape, schedule=CondOT()), noise=_fading)
+    return Diffusion(Gaussian(_euclidean("diffusion", space).shape, schedule=CondOT()), noise=fading_noise)
 
 
 def mask(space: Space) -> CTMC:
@@ -40,7 +40,7 @@ def uniform(space: Space) -> CTMC:
     return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="uniform"))
 
 
-def _fading(t: Tensor) -> Tensor:
+def fading_noise(t: Tensor) -> Tensor:
     """g^2 = 2 (1 - t): noise in proportion to sigma, with which the exact step keeps its order up to t = 1."""
     return torch.sqrt(2 * (1 - t))
 
