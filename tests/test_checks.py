@@ -17,6 +17,7 @@ from genmatch.processes import MarkovProcess
 from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
 from genmatch.spaces import Categorical
 from tests.mutants import FLOW, LAW, MASK, MUTANTS, Broken, BrokenPath
+from tests.test_product_states import JOINT
 
 
 class Thinning(Path):
@@ -117,7 +118,9 @@ def test_correct_processes_pass(process, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", [gm.Flow(Gaussian((1, 8, 8))), gm.Diffusion(Gaussian((1, 8, 8))), gm.CTMC(Mixture((64,), 17))], ids=repr)
+@pytest.mark.parametrize(
+    "process", [gm.Flow(Gaussian((1, 8, 8))), gm.Diffusion(Gaussian((1, 8, 8))), gm.CTMC(Mixture((64,), 17)), JOINT], ids=lambda p: type(p).__name__
+)
 def test_large_processes_pass(process):
     report = gm.check_process(process)
     assert report.passed, str(report)

@@ -23,6 +23,7 @@ from genmatch.spaces import TestFunction
 from genmatch.tensors import State
 
 _TIMES = (0.4, 0.7)
+_PRECISION = 0.005
 _PAIRS = ((0.0, 0.3), (0.2, 0.6), (0.5, 0.9), (0.0, 1.0), (0.6, 1.0))
 """From and to, as fractions of the way from t_min to 1."""
 
@@ -112,8 +113,9 @@ def _extrapolated(probe: _Probe, actions: Tensor, room: float) -> tuple[Tensor, 
     n, size = actions.shape[1], (actions**2).mean(1).sqrt() + 1e-12
     speed = probe.change(steps[way], "probe").abs().mean(1) / steps[way]
     bias = way.bias + way.jump_bias * (speed / size).clamp(min=1)
-    enough = _noise(pilots[way] - actions) / n < (0.1 * _overall(bias) * float(rms(actions))) ** 2
-    more = 0 if enough else max(4, min(40, 600_000 // n))
+    # Draws for a standard error of half a percent, as far as time allows.
+    wanted = 2 * _noise(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + 1e-12)
+    more = int(min(max(wanted - 2, 0), 40, 600_000 // n, 12_000_000 // (n * probe.subject.space.size)))
     total = 2 * pilots[way] + more * probe.slopes(way, steps[way], range(2, 2 + more))
     return total / (2 + more), bias
 
