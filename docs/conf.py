@@ -1,0 +1,52 @@
+"""How the documentation is built. Every example in it is executed, by `sphinx-build -b doctest` and while the pages are made."""
+
+import doctest
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE / "examples")]
+
+import genmatch  # noqa: E402
+
+project = "genmatch"
+author = "the genmatch developers"
+release = version = genmatch.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
+    "myst_parser",
+    "docstrings",
+    "executed",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+napoleon_use_rtype = False
+default_role = "code"
+
+doctest_global_setup = "import torch\nimport genmatch as gm"
+doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+doctest_test_doctest_blocks = ""
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = False
+
+html_theme = "furo"
+html_title = f"genmatch {release}"
+html_static_path = ["_static"]
+html_css_files = ["genmatch.css"]
+html_show_sphinx = False
+html_show_copyright = False
+pygments_style = "friendly"
