@@ -11,7 +11,7 @@ JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
-export OMP_NUM_THREADS ?= 1
+
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs clean
@@ -32,7 +32,7 @@ $(BIN)/python:
 
 $(VENV)/.%-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo '== installing genmatch[$*] (minutes the first time: torch is large)'
-	@$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt torch -e '.[$*]'
+	@$(BIN)/python -m pip install -qq --progress-bar off -c constraints.txt torch -e '.[$*]'
 	@touch $@
 
 SETUP_DEMO := $(VENV)/.plot,data-installed

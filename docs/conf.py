@@ -7,7 +7,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE / "examples")]
 
+import torch  # noqa: E402
+
 import genmatch  # noqa: E402
+
+torch.set_num_threads(1)  # the examples are small: more threads only wait for each other
 
 project = "genmatch"
 author = "the genmatch developers"

@@ -1,12 +1,15 @@
 r"""A pure-birth process on counts: every coordinate starts at 0 and grows by one at a time.
 
-X_t | x1 ~ Binomial(x1, kappa_t)                           each unit of x1 is there with probability kappa_t
-L_t f(x) = sum_j w_t E[x1_j - x_j | x] (f(x + e_j) - f(x))     each missing unit arrives at rate w_t = kappa' / (1 - kappa)
+Each unit of the data is there at t with probability kappa_t, and a missing one comes at rate w_t = kappa' / (1 - kappa):
+
+    X_t | x1 ~ Binomial(x1, kappa_t)
+    L_t f(x) = sum_j w_t E[x1_j - x_j | x] (f(x + e_j) - f(x))
 """
 
 import torch
 
 import genmatch as gm
+from genmatch.generators import Jump, PointMass
 from genmatch.tensors import draw_categorical, expand
 
 
@@ -33,34 +36,18 @@ class Thinning(gm.paths.Path):
         return (n_ways - n - m + torch.xlogy(x, kappa) + torch.special.xlog1py(missing.clamp(min=0), -kappa)).flatten(1).sum(-1)
 
 
-class Birth(gm.MarkovProcess):
-    """Counts that grow to the data; a network predicts the posterior of each final count, as logits (B, *shape, V)."""
+class Birth(gm.processes.PosteriorProcess):
+    """Counts that grow to the data; a network predicts the posterior of each final count, as logits."""
 
     kinds = frozenset({"jump"})
 
     def __init__(self, space):
         self.path = Thinning(space, gm.schedules.CondOT())
 
-    @property
-    def output_shape(self):
-        return (*self.space.shape, self.space.vocab_size)
-
-    def target(self, x, t, x1, *, x0=None):
-        return torch.nn.functional.one_hot(x1, self.space.vocab_size).double()
-
-    def natural(self, target):
-        return target.log()
-
-    def mean(self, output):
-        return output.softmax(-1)
-
-    def divergence(self, target, output, x, t):
-        return torch.where(target > 0, target * (target.log() - output.log_softmax(-1)), 0).flatten(1).sum(-1)
-
     def generator(self, output, x, t):
         counts = torch.arange(self.space.vocab_size, device=x.device)
         missing = (self.mean(output) * (counts - x.unsqueeze(-1)).clamp(min=0)).sum(-1)
-        return gm.generators.Jump(expand(self.path.schedule.rate(t), missing) * missing, gm.generators.PointMass((x + 1).clamp(max=counts[-1])))
+        return Jump(expand(self.path.schedule.rate(t), missing) * missing, PointMass((x + 1).clamp(max=counts[-1])))
 
     def transition(self, output, x, t, s, *, rng=None):
         x1 = draw_categorical(output.flatten(0, -2), rng=rng).view_as(x)
