@@ -36,7 +36,8 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 110
+toc_object_entries_show_parents = "hide"
 napoleon_use_rtype = False
 default_role = "code"
 

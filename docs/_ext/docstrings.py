@@ -47,10 +47,21 @@ def convert(lines):
     return done
 
 
+COLON = "\N{RATIO}"
+"""Stands in for a colon while napoleon reads the first line of a property, which it would split into a type and a text."""
+
+
 def _process(app, what, name, obj, options, lines):
     lines[:] = convert(lines)
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def _restore(app, what, name, obj, options, lines):
+    lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-docstring", _restore, priority=600)
     return {"parallel_read_safe": True}
