@@ -53,6 +53,11 @@ def test_the_worked_example_passes_every_check(birth, shape):
     assert {"forward-conditional", "forward-marginal", "transition-path"} <= {result.id for result in report.results if result.outcome == "passed"}
 
 
+def test_the_worked_example_refuses_what_is_not_a_count(birth):
+    with pytest.raises(gm.GenmatchError, match="counts"):
+        birth.Birth(gm.spaces.Euclidean((2,)))
+
+
 def test_a_wrong_rate_of_the_worked_example_is_caught(birth):
     class Forgetful(birth.Birth):
         def generator(self, output, x, t):
