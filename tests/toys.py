@@ -26,8 +26,8 @@ SOURCES = {
 
 
 def name_of(value):
-    """A readable pytest id."""
-    return str(value).replace("()", "")
+    """A readable pytest id, the same in every process: functions have none."""
+    return None if callable(value) else str(value).replace("()", "")
 
 
 def seeded(seed=0):

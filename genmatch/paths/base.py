@@ -27,6 +27,9 @@ class Path(ABC):
 
     space: Space
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space})"
+
     @property
     def data_space(self) -> Space:
         """Where data points live; the states on the way may need more, such as a mask."""

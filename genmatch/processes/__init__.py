@@ -4,10 +4,11 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
+from genmatch.processes.posterior import PosteriorProcess
 from genmatch.registry import processes as _registry
 
 available = _registry.names
 get = _registry.get
 register = _registry.register
 
-__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "available", "get", "register"]
+__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "available", "get", "register"]

@@ -44,6 +44,9 @@ class MarkovProcess(ABC):
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path})"
+
     @property
     def space(self) -> Space:
         """Where the states live."""

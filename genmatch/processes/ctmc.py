@@ -22,11 +22,11 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Categorical, Generator, Jump
 from genmatch.paths.base import Path
 from genmatch.paths.mixture import Mixture
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.posterior import PosteriorProcess
 from genmatch.tensors import bernoulli, draw_categorical, expand
 
 
-class CTMC(MarkovProcess):
+class CTMC(PosteriorProcess):
     """Tokens that jump from noise to data.
 
     Args:
@@ -60,36 +60,12 @@ class CTMC(MarkovProcess):
     def __repr__(self) -> str:
         return f"CTMC({self.path}, prediction={self.prediction!r}, rates={self.rates!r})"
 
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return (*self.path.space.shape, self.path.space.vocab_size)
-
-    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
-        return x1
-
-    def natural(self, target: Tensor) -> Tensor:
-        """Log probabilities of tokens (B, *shape), which are certain, or of their averages (B, *shape, V)."""
-        return (target if target.is_floating_point() else self._one_hot(target)).log()
-
-    def mean(self, output: Tensor) -> Tensor:
-        return output.softmax(-1)
-
-    def average(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Posterior probabilities (B, *shape, V) from tokens (B, N, *shape): each data point votes with its weight."""
-        votes = weights.reshape(*weights.shape, *[1] * (targets.dim() - 2)).expand(targets.shape)
-        total = votes.new_zeros(len(targets), *self.output_shape)
-        return total.scatter_add_(-1, targets.movedim(1, -1), votes.movedim(1, -1))
-
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the predicted tokens, nats, (B,), over the tokens that can be noise.
 
         For tokens as targets this is the cross-entropy of Algorithm 8 of the lecture notes on discrete diffusion.
         """
-        log_probs = output.log_softmax(-1)
-        if target.is_floating_point():
-            nats = torch.special.xlogy(target, target).sum(-1) - torch.where(target > 0, target * log_probs, 0).sum(-1)
-        else:
-            nats = -log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        nats = self.nats(target, output)
         return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
@@ -100,7 +76,3 @@ class CTMC(MarkovProcess):
         probability = expand(self.path.schedule.jump_probability(t, s), x)
         jumps = bernoulli(probability, x, rng=rng) & self.path.is_noise(x)
         return x.masked_scatter(jumps, draw_categorical(output[jumps], rng=rng))
-
-    def _one_hot(self, tokens: Tensor) -> Tensor:
-        vocabulary = torch.arange(self.path.space.vocab_size, device=tokens.device)
-        return (tokens.unsqueeze(-1) == vocabulary).to(torch.get_default_dtype())
