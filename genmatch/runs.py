@@ -102,6 +102,7 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
         raise GenmatchError(f"`{name}` cannot make a process{f' from {space}' if space else ''}: {error}.") from error
     if not isinstance(made, MarkovProcess):
         raise GenmatchError(f"`{name}` must make a MarkovProcess from a space, got {type(made).__name__}.")
+    _ = made.output_shape  # a process that does not fit its space says so here at the latest
     return made
 
 

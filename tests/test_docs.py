@@ -54,8 +54,9 @@ def test_the_worked_example_passes_every_check(birth, shape):
 
 
 def test_the_worked_example_refuses_what_is_not_a_count(birth):
-    with pytest.raises(gm.GenmatchError, match="counts"):
-        birth.Birth(gm.spaces.Euclidean((2,)))
+    process = birth.Birth(gm.spaces.Euclidean((2,)))
+    with pytest.raises(gm.GenmatchError, match="Birth predicts tokens"):
+        gm.check_process(process)
 
 
 def test_a_wrong_rate_of_the_worked_example_is_caught(birth):

@@ -42,8 +42,6 @@ class Birth(gm.processes.PosteriorProcess):
     kinds = frozenset({"jump"})
 
     def __init__(self, space):
-        if not isinstance(space, gm.spaces.Categorical):
-            raise gm.GenmatchError(f"Birth needs counts, a Categorical space, got {space}.")
         self.path = Thinning(space, gm.schedules.CondOT())
 
     def generator(self, output, x, t):

@@ -34,7 +34,7 @@ def _mix(a: float, m1: State, m2: State) -> State:
     return tree_map(lambda v1, v2: a * v1 + (1 - a) * v2, m1, m2)
 
 
-@check("link", "mean(natural(m)) = m", "`natural` and `mean`, which must be inverse, and `average`")
+@check("link", "mean(natural(m)) = m", "`natural` and `mean`, which must be inverse, and `average`; a figure near 1e-7 tells of float32 inside")
 def link(subject: Subject) -> Finding:
     """The link function and its inverse agree, for one data point and for averages."""
     tally, process = Tally(tolerance=1e-9), subject.process
@@ -52,7 +52,11 @@ def _gap(a: State, b: State) -> Tensor:
     return (flat(a) - flat(b)).abs().max() / (flat(b).abs().max() + 1)
 
 
-@check("affine", "L[a m1 + (1-a) m2] = a L[m1] + (1-a) L[m2]", "`generator`, which must be affine in `mean(output)`, and `natural`")
+@check(
+    "affine",
+    "L[a m1 + (1-a) m2] = a L[m1] + (1-a) L[m2]",
+    "`generator`, which must be affine in `mean(output)`, and `natural`; a figure near 1e-7 tells of float32 inside",
+)
 def affine(subject: Subject) -> Finding:
     """The generator of an average is the average of generators: without it there is no marginalization trick."""
     tally, process = Tally(tolerance=1e-9), subject.process

@@ -27,6 +27,7 @@ class MLP(nn.Module):
         GenmatchError: for a space that is neither Euclidean nor categorical.
 
     Example:
+        >>> import torch
         >>> from genmatch.spaces import Euclidean
         >>> net = MLP(Euclidean((2,)), (2,), width=16, depth=1)
         >>> net(torch.zeros(3, 2), torch.zeros(3)).shape

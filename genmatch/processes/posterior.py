@@ -11,6 +11,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.processes.base import MarkovProcess
 from genmatch.spaces import Categorical
@@ -24,8 +25,15 @@ class PosteriorProcess(MarkovProcess):
 
     @property
     def vocabulary(self) -> Categorical:
-        """The space of the tokens that are predicted."""
-        return self.path.data_space  # type: ignore[return-value]
+        """The space of the tokens that are predicted.
+
+        Raises:
+            GenmatchError: if the data of the path are not tokens.
+        """
+        space = self.path.data_space
+        if not isinstance(space, Categorical):
+            raise GenmatchError(f"{type(self).__name__} predicts tokens, data in a Categorical space, got {space}.")
+        return space
 
     @property
     def output_shape(self) -> tuple[int, ...]:
