@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces, tensors
+    from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
@@ -33,7 +33,7 @@ _HOMES = {
     "simulate": "sampling",
     "train": "training",
 }
-_MODULES = ("checks", "data", "destinations", "generators", "nn", "paths", "processes", "schedules", "solvers", "spaces", "tensors")
+_MODULES = ("checks", "data", "destinations", "generators", "nn", "paths", "processes", "schedules", "solvers", "spaces", "tensors", "testing")
 
 __all__ = [
     "CTMC",
@@ -58,6 +58,7 @@ __all__ = [
     "solvers",
     "spaces",
     "tensors",
+    "testing",
     "train",
 ]
 

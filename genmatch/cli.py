@@ -132,7 +132,8 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Pa
 @click.argument("process")
 @click.option("--data", default=None, help="Data set on whose spaces a family is checked; small spaces by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random states.")
-def check(process: str, data: str | None, seed: int) -> None:
+@click.option("--level", default="full", show_default=True, help="full, or quick with a tenth of the draws.")
+def check(process: str, data: str | None, seed: int, level: str) -> None:
     """Check a process against the identities of generator matching.
 
     PROCESS is a family from `genmatch list`, or package.module:Name of a family, a process or a function that makes one.
@@ -140,7 +141,7 @@ def check(process: str, data: str | None, seed: int) -> None:
     from genmatch.checks import check_process
     from genmatch.runs import find_process
 
-    report = check_process(find_process(process, data), seed=seed)
+    report = check_process(find_process(process, data), seed=seed, level=level)
     click.echo(report)
     if not report.passed:
         raise SystemExit(1)

@@ -122,7 +122,7 @@ def _balance(subject: Subject, tally: Tally, p: tuple[float, int], q: tuple[floa
 @check("target-x0", "E[m(x, t, x1; x0) | x, x1] = m(x, t, x1)", "the use of `x0` in `target` and in the path's `_sample`")
 def target_x0(subject: Subject) -> Finding:
     """Knowing the noise changes the target by nothing on average; on a Gaussian path by nothing at all."""
-    tally, n = Tally(), min(subject.num_draws, 20_000)
+    tally, n = Tally(), min(subject.num_draws, int(subject.effort * 20_000))
     x1 = subject.points(n)
     for t in map(subject.time, _TIMES):
         x0 = double(subject.path.source(n, rng=subject.rng("x0", t)))

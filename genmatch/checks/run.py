@@ -7,13 +7,17 @@ from typing import Any
 from genmatch.checks.base import CHECKS
 from genmatch.checks.report import Report
 from genmatch.checks.subject import Subject
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, unknown
 from genmatch.processes.base import MarkovProcess
 
 _INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural", "mean", "average", "divergence", "supports")
 
 
-def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0) -> Report:
+LEVELS = {"full": 1.0, "quick": 0.1}
+"""Shares of the usual number of draws."""
+
+
+def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, level: str = "full") -> Report:
     """Tests every identity that a Markov process must satisfy, in float64, and says which it breaks and by how much.
 
     Spaces of a few hundred states are enumerated and tested exactly; elsewhere the checks simulate, and raise a false alarm
@@ -24,6 +28,8 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0) ->
         process: the process.
         data: data points to lead to, (N, *shape), of which the first eight are used; a few arbitrary ones by default.
         seed: makes the report repeatable.
+        level: "full", or "quick" with a tenth of the draws: the same false alarms, and less power to see small errors where
+            checks simulate.
 
     Returns:
         A report with `passed`, `failures` and `results`; print it for a table. A check that raises has failed.
@@ -42,5 +48,7 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0) ->
         what = f"the class {process.__name__}" if isinstance(process, type) else type(process).__name__
         hint = f", which has no {', '.join(f'`{name}`' for name in missing[:3])}" if missing else ""
         raise GenmatchError(f"`process` must be a MarkovProcess, got {what}{hint}; pass an instance, such as `gm.Flow(path)`.")
-    subject = Subject(process, data, seed)
+    if level not in LEVELS:
+        raise unknown("level", level, LEVELS)
+    subject = Subject(process, data, seed, LEVELS[level])
     return Report(repr(process), tuple(run(subject) for run in CHECKS.values()))

@@ -56,7 +56,7 @@ def transition_generator(subject: Subject) -> Finding:
 def transition_path(subject: Subject) -> Finding:
     """With the data point known the prediction does not change, so one step of any length follows the path."""
     _needs_transition(subject)
-    tally, n = Tally(), min(subject.num_draws, 20_000)
+    tally, n = Tally(), min(subject.num_draws, int(subject.effort * 20_000))
     for (t, s), i in itertools.product(_PAIRS, range(subject.num_points)):
         _follow(subject, tally, subject.time(t), subject.time(s), i, n)
     return tally.finding()
@@ -85,7 +85,7 @@ def _follow(subject: Subject, tally: Tally, t: float, s: float, i: int, n: int) 
 
 
 def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Tensor], Draw]) -> Finding:
-    tally, n, every = Tally(), min(subject.num_actions(), 20_000), []
+    tally, n, every = Tally(), min(subject.num_actions(), int(subject.effort * 20_000)), []
     for fraction in _TIMES:
         t = times(subject.time(fraction), n)
         x = subject.path.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
@@ -115,7 +115,8 @@ def _extrapolated(probe: _Probe, actions: Tensor, room: float) -> tuple[Tensor, 
     bias = way.bias + way.jump_bias * (speed / size).clamp(min=1)
     # Draws for a standard error of half a percent, as far as time allows.
     wanted = 2 * _noise(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + 1e-12)
-    more = int(min(max(wanted - 2, 0), 40, 600_000 // n, 12_000_000 // (n * probe.subject.space.size)))
+    affordable = probe.subject.effort * min(40, 600_000 // n, 12_000_000 // (n * probe.subject.space.size))
+    more = int(min(max(wanted - 2, 0), affordable))
     total = 2 * pilots[way] + more * probe.slopes(way, steps[way], range(2, 2 + more))
     return total / (2 + more), bias
 

@@ -46,13 +46,15 @@ class Subject:
         process: any `MarkovProcess`.
         data: data points that its path leads to; a handful of arbitrary ones by default. The first eight are used.
         seed: makes every draw repeatable.
+        effort: how many draws the simulated checks take, as a share of the usual number.
     """
 
-    def __init__(self, process: MarkovProcess, data: Any = None, seed: int = 0) -> None:
+    def __init__(self, process: MarkovProcess, data: Any = None, seed: int = 0, effort: float = 1.0) -> None:
         self.process = process
         self.path = process.path
         self.space: Any = process.path.space
         self.seed = seed
+        self.effort = effort
         points = process.path.data_space.random(5, rng=self.rng("data")) if data is None else data
         self.data = double(tree_map(lambda v: v[:MAX_POINTS], process.path.data_space.prepare(points)))
         self.num_points = batch_size(self.data)
@@ -80,7 +82,7 @@ class Subject:
     def num_draws(self) -> int:
         """How many states to draw where each is cheap: at most two million numbers."""
         width = flat(self.random_output(1, self.rng("width"))).shape[1]
-        return max(4000, min(60_000, 2_000_000 // max(width, self.space.size)))
+        return int(self.effort * max(4000, min(60_000, 2_000_000 // max(width, self.space.size))))
 
     def num_actions(self) -> int:
         """How many states to apply the generator at: fewer where the action evaluates its function often."""
@@ -96,7 +98,7 @@ class Subject:
         x = self.path.sample(x1, t, rng=self.rng("cost"))
         self.conditional(x, t, x1).apply(counting, x)
         size = self.space.size
-        return max(800, min(80_000, 6_000_000 // (size * calls + size**2 // 8)))
+        return int(self.effort * max(800, min(80_000, 6_000_000 // (size * calls + size**2 // 8))))
 
     def index(self, n: int) -> Tensor:
         """Which data point each of `n` samples leads to: all in turn."""
