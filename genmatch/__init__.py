@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces, tensors, testing
-    from genmatch.checks import check_process
+    from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
     from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
@@ -26,6 +26,7 @@ _HOMES = {
     "GenmatchError": "errors",
     "MarkovProcess": "processes",
     "check_process": "checks",
+    "check_solver": "checks",
     "conditional_generator": "marginal",
     "marginal_generator": "marginal",
     "oracle": "marginal",
@@ -42,6 +43,7 @@ __all__ = [
     "GenmatchError",
     "MarkovProcess",
     "check_process",
+    "check_solver",
     "checks",
     "conditional_generator",
     "data",

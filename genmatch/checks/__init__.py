@@ -9,5 +9,6 @@ from genmatch.checks import paths, forward, learning, simulation, contract  # no
 from genmatch.checks.base import CHECKS, Check, check
 from genmatch.checks.report import CheckResult, Report
 from genmatch.checks.run import check_process
+from genmatch.checks.solver import check_solver
 
-__all__ = ["CHECKS", "Check", "CheckResult", "Report", "check", "check_process", "contract", "forward", "learning", "paths", "simulation"]
+__all__ = ["CHECKS", "Check", "CheckResult", "Report", "check", "check_process", "check_solver", "contract", "forward", "learning", "paths", "simulation"]

@@ -1,0 +1,211 @@
+r"""Checks of a solver: what it declares, measured where the exact law is known at every time.
+
+A toy is a process with a small data set, so that its oracle is the exact network and $p_t$ a finite mixture. States that are
+spread exactly as $p_t$ at the start must be spread as $p_s$ at every later time of the grid, up to an error that falls with
+the number of steps as the declared order says.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmatch import solvers
+from genmatch.checks.report import CheckResult, Report
+from genmatch.errors import GenmatchError
+from genmatch.marginal import oracle
+from genmatch.paths import Gaussian, Mixture
+from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
+from genmatch.sampling import Run, simulate
+from genmatch.solvers import Solver
+
+_START, _END = 0.1, 0.8
+_SLACK = 0.3
+"""How far the measured order may stay below the declared one."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a solver is measured.
+
+    Attributes:
+        n: number of states.
+        steps: two numbers of steps whose errors are compared.
+    """
+
+    n: int
+    steps: tuple[int, int]
+
+
+_EXACTLY = Effort(n=1000, steps=(32, 128))
+"""For solvers without randomness: a few quantiles show their error without noise."""
+
+_RANDOMLY = Effort(n=100_000, steps=(4, 16))
+"""For solvers that draw: many states, and steps whose errors stand out of the noise."""
+
+
+class Toy(ABC):
+    """A process whose law is known at every time.
+
+    Attributes:
+        name: what the toy is called.
+        process: the process.
+        model: its exact network.
+    """
+
+    name: str
+    process: MarkovProcess
+    model: Callable[..., Tensor]
+
+    @abstractmethod
+    def states(self, t: float, n: int) -> Tensor:
+        """About `n` states, spread exactly as p_t."""
+
+    @abstractmethod
+    def error(self, states: Tensor, t: float) -> float:
+        """Distance of the law of the states from p_t."""
+
+    @abstractmethod
+    def draw(self, t: float, n: int, rng: torch.Generator) -> Tensor:
+        """`n` independent draws from p_t: their error is what noise alone makes."""
+
+    def run(self, solver: Solver, steps: int, n: int, seed: int) -> Run:
+        """Simulates from the start to the end of the toy's interval."""
+        times = torch.linspace(_START, _END, steps + 1, dtype=torch.float64)
+        return simulate(self.process, self.model, self.states(_START, n), times, solver=solver, rng=torch.Generator().manual_seed(seed))
+
+
+class Line(Toy):
+    """Three atoms on a line, seen by their quantiles."""
+
+    def __init__(self, process: MarkovProcess) -> None:
+        self.name = type(process).__name__.lower()
+        self.process = process
+        self.atoms = torch.tensor([-1.0, 0.1, 0.8], dtype=torch.float64)
+        self.weights = torch.tensor([0.4, 0.25, 0.35], dtype=torch.float64)
+        self.model = oracle(process, self.atoms.unsqueeze(-1), self.weights)
+
+    def states(self, t: float, n: int) -> Tensor:
+        levels = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        low, high = torch.full_like(levels, -10.0), torch.full_like(levels, 10.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = torch.special.ndtr((middle.unsqueeze(-1) - t * self.atoms) / (1 - t)) @ self.weights
+            low, high = torch.where(below < levels, middle, low), torch.where(below < levels, high, middle)
+        return ((low + high) / 2).unsqueeze(-1)
+
+    def error(self, states: Tensor, t: float) -> float:
+        """Wasserstein-2 distance."""
+        return float(((states.sort(0).values - self.states(t, len(states))) ** 2).mean().sqrt())
+
+    def draw(self, t: float, n: int, rng: torch.Generator) -> Tensor:
+        x1 = self.atoms[torch.multinomial(self.weights, n, replacement=True, generator=rng)].unsqueeze(-1)
+        return self.process.path.sample(x1, torch.full((n,), t, dtype=torch.float64), rng=rng)
+
+
+class Tokens(Toy):
+    """Two tokens of three, all nine words possible, seen by their frequencies."""
+
+    def __init__(self, source: str) -> None:
+        self.name = f"ctmc, {source}"
+        path = Mixture((2,), vocab_size=3, source=source)
+        self.process = CTMC(path)
+        self.space = path.space
+        self.words = path.data_space.enumerate()
+        self.weights = torch.tensor([8, 1, 3, 1, 5, 2, 2, 1, 6], dtype=torch.float64) / 29
+        self._oracle = oracle(self.process, self.words, self.weights)
+
+    def model(self, x: Tensor, t: Tensor) -> Tensor:
+        """The oracle, asked once for each word: all states are at one time."""
+        states = self.space.enumerate()
+        return self._oracle(states, t[:1].double().expand(len(states)))[self.space.index(x)]
+
+    def states(self, t: float, n: int) -> Tensor:
+        return self.space.enumerate().repeat_interleave((n * self._law(t)).round().long(), 0)
+
+    def error(self, states: Tensor, t: float) -> float:
+        """Total variation."""
+        frequencies = torch.bincount(self.space.index(states), minlength=int(self.space.cardinality)).double() / len(states)
+        return float((frequencies - self._law(t)).abs().sum() / 2)
+
+    def draw(self, t: float, n: int, rng: torch.Generator) -> Tensor:
+        return self.space.enumerate()[torch.multinomial(self._law(t), n, replacement=True, generator=rng)]
+
+    def _law(self, t: float) -> Tensor:
+        states = self.space.enumerate()
+        time = torch.full((len(states),), t, dtype=torch.float64)
+        laws = [self.process.path.log_prob(states, time, word.expand(len(states), -1)).exp() for word in self.words]
+        return torch.stack(laws, -1) @ self.weights
+
+
+def toys() -> list[Toy]:
+    """One toy for each kind of process."""
+    line = Gaussian((1,), dtype=torch.float64)
+    return [Line(Flow(line)), Line(Diffusion(line, noise=0.7)), Tokens("mask"), Tokens("uniform")]
+
+
+def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
+    """Tests what a solver declares: its order, its law at every time, its network calls, that it repeats.
+
+    It is measured on each toy process that it fits, against the law that is known exactly.
+
+    Args:
+        solver: a name, or a solver of your own.
+        seed: of the draws.
+
+    Returns:
+        A report with `passed`, `failures` and `results`; print it for a table.
+
+    Raises:
+        GenmatchError: if the solver is unknown, or fits none of the toys.
+
+    Example:
+        >>> report = check_solver("midpoint")
+        >>> report.passed, [result.id for result in report.results]
+        (True, ['order: flow', 'calls: flow', 'seeds: flow'])
+    """
+    chosen = solvers.get(solver)
+    fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
+    if not fitting:
+        raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
+    title = f"{type(chosen).__name__} (order {chosen.order}, {chosen.calls or 'adaptive'} calls a step)"
+    return Report(title, tuple(result for toy in fitting for result in _measure(chosen, toy, seed)))
+
+
+def _measure(solver: Solver, toy: Toy, seed: int) -> Iterator[CheckResult]:
+    before = torch.random.get_rng_state()
+    coarse = _EXACTLY.steps[0]
+    first, again, other = (toy.run(solver, coarse, 1000, s) for s in (seed, seed, seed + 1))
+    random = not torch.equal(first.states[-1], other.states[-1])
+    yield _order(solver, toy, _RANDOMLY if random else _EXACTLY, seed)
+    gap = abs(first.nfe - coarse * solver.calls) if solver.calls else float(first.nfe < coarse)
+    yield _result(f"calls: {toy.name}", "network calls = steps x `calls`", gap, 0.5, f"{first.nfe} calls in {coarse} steps")
+    differs = not torch.equal(first.states[-1], again.states[-1])
+    leaks = not torch.equal(before, torch.random.get_rng_state())
+    message = "another draw for the same `rng`" if differs else "the global random state was used" if leaks else "repeats"
+    yield _result(f"seeds: {toy.name}", "the same `rng` gives the same states, and nothing else is drawn from", float(differs or leaks), 0.5, message)
+
+
+def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
+    """At the middle of the grid and at its end: a law that is right only at the end is wrong."""
+    runs = [toy.run(solver, steps, effort.n, seed) for steps in effort.steps]
+    gaps, notes = [], []
+    for place in (0.5, 1.0):
+        t = _START + place * (_END - _START)
+        errors = [toy.error(run.states[int(place * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
+        noise = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is _RANDOMLY else 1e-12
+        order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
+        # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.
+        small = errors[1] < 3 * noise or (solver.calls == 0 and errors[1] < 1e-4)
+        gaps.append(0.0 if small else max(0.0, solver.order - order))
+        notes.append(f"t = {t:.2g}: errors {errors[0]:.2e} and {errors[1]:.2e}, order {order:.2f}{' (within noise)' if small else ''}")
+    return _result(f"order: {toy.name}", f"error of the law falls as steps^-{solver.order}, at every time of the grid", max(gaps), _SLACK, "; ".join(notes))
+
+
+def _result(id: str, equation: str, figure: float, tolerance: float, message: str) -> CheckResult:
+    return CheckResult(id, equation, "passed" if figure <= tolerance else "failed", figure, tolerance, message)
