@@ -1,6 +1,7 @@
-"""Ralston's method, the Runge-Kutta method of order two with the smallest error bound: it looks ahead two thirds of a step.
+"""Ralston's method: the Runge-Kutta method of order two with the smallest error bound.
 
-Source: "Runge-Kutta Methods with Minimum Error Bounds" (Ralston, 1962), https://doi.org/10.1090/S0025-5718-1962-0150954-0.
+Source: "Runge-Kutta Methods with Minimum Error Bounds" (Ralston, 1962),
+https://doi.org/10.1090/S0025-5718-1962-0150954-0.
 """
 
 from genmatch.solvers import Solver
@@ -8,7 +9,7 @@ from genmatch.tensors import expand
 
 
 class Ralston(Solver):
-    """Velocities now and two thirds ahead, weighted one to three; order 2, two calls a step."""
+    """Velocities now and two thirds of a step ahead; order 2, two calls a step."""
 
     order = 2
     calls = 2
