@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
-    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
+    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
 
@@ -25,6 +25,7 @@ _HOMES = {
     "Flow": "processes",
     "GenmatchError": "errors",
     "MarkovProcess": "processes",
+    "Product": "processes",
     "check_process": "checks",
     "check_solver": "checks",
     "conditional_generator": "marginal",
@@ -42,6 +43,7 @@ __all__ = [
     "Flow",
     "GenmatchError",
     "MarkovProcess",
+    "Product",
     "check_process",
     "check_solver",
     "checks",

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor
 from genmatch.destinations import Categorical, Destination, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
-from genmatch.spaces import TestFunction
+from genmatch.spaces import Space, TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
 
 __all__ = ["Brownian", "Categorical", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
@@ -86,7 +86,7 @@ class Generator(ABC):
 
     __rmul__ = __mul__
 
-    def dense(self, space: CategoricalSpace) -> Tensor:
+    def dense(self, space: Space) -> Tensor:
         """The rate matrix Q[y, x] from state x to state y, shape (S, S); its columns sum to zero.
 
         The generator must have been evaluated at `space.enumerate()`. For tests and teaching only.
@@ -96,7 +96,20 @@ class Generator(ABC):
             >>> jump = Jump(torch.tensor([[2.0], [1.0]]), PointMass(torch.tensor([[1], [0]])))
             >>> jump.dense(space)
             tensor([[-2.,  1.],
-                    [ 2., -1.]])
+                    [ 2., -1.]], dtype=torch.float64)
+        """
+        x = space.enumerate()
+        source = torch.arange(batch_size(x))
+        matrix = torch.zeros(len(source), len(source), dtype=torch.float64)
+        for y, rate in self.moves(x, space):
+            matrix.index_put_((space.index(y), source), rate.double(), accumulate=True)
+        return matrix
+
+    def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
+        """The states that one move leads to from each state of `x`, and its rate, (B,); staying has minus the exit rate.
+
+        Raises:
+            GenmatchError: unless all terms are jumps of tokens.
         """
         raise GenmatchError(f"{type(self).__name__} has no rate matrix: only jumps on a finite space do.")
 
@@ -228,22 +241,18 @@ class Jump(Generator):
         rates = rates.scatter(-1, x.unsqueeze(-1), 0.0)
         return rates.scatter(-1, x.unsqueeze(-1), -rates.sum(-1, keepdim=True))
 
-    def dense(self, space: CategoricalSpace) -> Tensor:
-        x = space.enumerate()
-        if self.intensity.shape != x.shape:
+    def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
+        if self.intensity.shape != x.shape or not isinstance(space, CategoricalSpace):
             raise GenmatchError(
-                f"`dense` needs the generator at all {len(x)} states of {space}, got a batch of shape {tuple(self.intensity.shape)}; "
-                "evaluate it at `space.enumerate()`."
+                f"a rate matrix needs a jump of tokens at all {len(x)} states of {space}, got a batch of shape {tuple(self.intensity.shape)}; "
+                "evaluate the generator at `space.enumerate()`."
             )
         rates = self.rates(x, space.num_states).flatten(1, -2)
-        source = torch.arange(len(x))
-        matrix = rates.new_zeros(len(x), len(x))
         for j in range(space.size):
             for v in range(space.num_states):
                 y = x.flatten(1).clone()
                 y[:, j] = v
-                matrix.index_put_((space.index(y), source), rates[:, j, v], accumulate=True)
-        return matrix
+                yield y.view_as(x), rates[:, j, v]
 
     def kl_to(self, other: Jump, x: Tensor) -> Tensor:
         """Generalised Kullback-Leibler divergence of the rates, sum over y != x of a log(a / b) - a + b, shape (B,)."""
@@ -289,8 +298,9 @@ class Sum(Generator):
     def scaled(self, weight: Weight) -> Sum:
         return Sum(*(term.scaled(weight) for term in self.terms))
 
-    def dense(self, space: CategoricalSpace) -> Tensor:
-        return torch.stack([term.dense(space) for term in self.terms]).sum(0)
+    def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
+        for term in self.terms:
+            yield from term.moves(x, space)
 
     def kl(self, other: Generator, x: Tensor) -> Tensor:
         other = Sum(*other.terms)
@@ -325,6 +335,11 @@ class KroneckerSum(Generator):
             return lambda value: f({**x, name: value})
 
         return torch.stack([part.apply(varying(name), x[name]) for name, part in self.parts.items()]).sum(0)
+
+    def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
+        for name, part in self.parts.items():
+            for y, rate in part.moves(x[name], space.parts[name]):  # type: ignore[attr-defined]
+                yield {**x, name: y}, rate
 
     def step(self, x: State, h: Weight, *, rng: torch.Generator | None = None) -> State:
         return {name: part.step(x[name], h, rng=rng) for name, part in self.parts.items()}

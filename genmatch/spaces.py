@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
-from genmatch.tensors import State, batch_size
+from genmatch.tensors import State, batch_size, tree_map
 
 TestFunction = Callable[[State], Tensor]
 """f: a batch of states to values of shape (B,)."""
@@ -322,3 +322,21 @@ class ProductSpace(Space):
         """Products of a function of each part."""
         columns = {name: space.test_functions(n, rng=rng) for name, space in self.parts.items()}
         return [_product({name: column[i] for name, column in columns.items()}) for i in range(n)]
+
+    @property
+    def cardinality(self) -> float:
+        return math.prod(space.cardinality for space in self.parts.values())
+
+    def enumerate(self, limit: int = 20_000) -> State:
+        """Every state, if all parts are finite, the last part changing fastest."""
+        if self.cardinality > limit:
+            raise GenmatchError(f"{self} has {self.cardinality} states, more than {limit}; use smaller parts.")
+        lists = [space.enumerate(limit) for space in self.parts.values()]
+        rows = torch.cartesian_prod(*(torch.arange(batch_size(states)) for states in lists)).reshape(-1, len(lists))
+        return {name: tree_map(lambda v, i=i: v[rows[:, i]], states) for i, (name, states) in enumerate(zip(self.parts, lists, strict=True))}
+
+    def index(self, x: State) -> Tensor:
+        total = torch.zeros(batch_size(x), dtype=torch.int64)
+        for name, space in self.parts.items():
+            total = total * int(space.cardinality) + space.index(x[name])
+        return total

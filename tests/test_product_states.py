@@ -1,7 +1,4 @@
-"""States that are dictionaries go through the same loop, oracle, sampler and solver as tensors.
-
-The process is defined here, as a user would: two modalities that are independent given the data point.
-"""
+"""Products: dictionary states go through the same loop, oracle, sampler and solver as tensors."""
 
 import re
 
@@ -10,63 +7,10 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import KroneckerSum
-from genmatch.paths import Path
-from genmatch.spaces import ProductSpace
+from genmatch.spaces import Categorical, Euclidean, ProductSpace
 from genmatch.tensors import tree_map
 
-
-class Pair(Path):
-    def __init__(self, **paths):
-        self.paths = paths
-        self.space = ProductSpace(**{k: p.space for k, p in paths.items()})
-
-    @property
-    def data_space(self):
-        return ProductSpace(**{k: p.data_space for k, p in self.paths.items()})
-
-    def _source(self, n, rng):
-        return {k: p.source(n, rng=rng) for k, p in self.paths.items()}
-
-    def _sample(self, x1, t, x0, rng):
-        return {k: p.sample(x1[k], t, x0=None if x0 is None else x0[k], rng=rng) for k, p in self.paths.items()}
-
-    def _log_prob(self, x, t, x1):
-        return sum(p.log_prob(x[k], t, x1[k]) for k, p in self.paths.items())
-
-
-class Joint(gm.MarkovProcess):
-    def __init__(self, **processes):
-        self.processes = processes
-        self.path = Pair(**{k: p.path for k, p in processes.items()})
-        self.kinds = frozenset().union(*(p.kinds for p in processes.values()))
-
-    @property
-    def output_shape(self):
-        return {k: p.output_shape for k, p in self.processes.items()}
-
-    def target(self, x, t, x1, *, x0=None):
-        return {k: p.target(x[k], t, x1[k], x0=None if x0 is None else x0[k]) for k, p in self.processes.items()}
-
-    def natural(self, target):
-        return {k: p.natural(target[k]) for k, p in self.processes.items()}
-
-    def mean(self, output):
-        return {k: p.mean(output[k]) for k, p in self.processes.items()}
-
-    def average(self, targets, weights):
-        return {k: p.average(targets[k], weights) for k, p in self.processes.items()}
-
-    def divergence(self, target, output, x, t):
-        return sum(p.divergence(target[k], output[k], x[k], t) for k, p in self.processes.items())
-
-    def generator(self, output, x, t):
-        return KroneckerSum(**{k: p.generator(output[k], x[k], t) for k, p in self.processes.items()})
-
-    def transition(self, output, x, t, s, *, rng=None):
-        return {k: p.transition(output[k], x[k], t, s, rng=rng) for k, p in self.processes.items()}
-
-
-JOINT = Joint(place=gm.Flow(gm.paths.Gaussian((2,))), word=gm.CTMC(gm.paths.Mixture((3,), vocab_size=3)))
+JOINT = gm.Product(place=gm.Flow(gm.paths.Gaussian((2,))), word=gm.CTMC(gm.paths.Mixture((3,), vocab_size=3)))
 DATA = {"place": torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), "word": torch.tensor([[0, 1, 2], [2, 2, 1]])}
 
 
@@ -102,3 +46,88 @@ def test_a_wrong_part_is_named():
 
     with pytest.raises(gm.GenmatchError, match=re.escape("output['word'] must have shape (1, 3, 3)")):
         gm.sample(JOINT, Wrong(), 2, steps=2)
+
+
+CHAINS = gm.Product(
+    a=gm.CTMC(gm.paths.Mixture((1,), vocab_size=2)),
+    b=gm.CTMC(gm.paths.Mixture((2,), vocab_size=2, source="uniform", schedule=gm.schedules.Cosine())),
+)
+
+
+def test_every_identity_holds_exactly_on_a_finite_product():
+    report = gm.check_process(CHAINS)
+    assert report.passed, str(report)
+    assert report["rates"].outcome == "passed"
+    assert report["forward-marginal"].tolerance <= 1e-8
+
+
+def test_heads_that_see_only_their_own_modality_are_caught():
+    class Blind(type(CHAINS)):
+        """Averages each part over the posterior given that part alone."""
+
+        def generator(self, output, x, t):
+            alone = {}
+            for name, part in self.parts.items():
+                model = gm.oracle(part, DATA_CHAINS[name], WEIGHTS)
+                alone[name] = part.generator(model(x[name], t), x[name], t)
+            return KroneckerSum(**alone)
+
+    report = gm.check_process(Blind(**CHAINS.parts), data=DATA_CHAINS)
+    assert "forward-marginal" in {failure.id for failure in report.failures}
+    assert gm.check_process(CHAINS, data=DATA_CHAINS).passed
+
+
+DATA_CHAINS = {"a": torch.tensor([[0], [1], [1]]), "b": torch.tensor([[0, 0], [1, 1], [0, 1]])}
+WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
+
+
+def test_the_rate_matrix_of_a_product_is_the_kronecker_sum():
+    one, two = gm.spaces.Categorical((1,), 2), gm.spaces.Categorical((1,), 3)
+    space = ProductSpace(one=one, two=two)
+    x = space.enumerate()
+    assert torch.equal(space.index(x), torch.arange(6))
+    q1, q2 = torch.rand(2, 2, generator=rng()), torch.rand(3, 3, generator=rng())
+    rates = [q - torch.diag(q.diagonal()) for q in (q1, q2)]
+    parts = {}
+    for (name, value), q in zip(x.items(), rates, strict=True):
+        flow = q.T[value[:, 0]]
+        parts[name] = gm.generators.Jump(flow.sum(-1, keepdim=True), gm.generators.Categorical(flow.log().unsqueeze(1)))
+    whole = [q - torch.diag(q.sum(0)) for q in rates]
+    exact = torch.kron(whole[0].contiguous(), torch.eye(3)) + torch.kron(torch.eye(2), whole[1].contiguous())
+    torch.testing.assert_close(KroneckerSum(**parts).dense(space).float(), exact)
+
+
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def test_products_nest():
+    nested = gm.Product(outer=gm.Product(place=JOINT.parts["place"], word=JOINT.parts["word"]), label=gm.CTMC(gm.paths.Mixture((1,), vocab_size=2)))
+    data = {"outer": DATA, "label": torch.tensor([[0], [1]])}
+    x = gm.sample(nested, gm.oracle(nested, data), 100, steps=32, seed=0)
+    assert float(((x["label"][:, 0] == 1) == (x["outer"]["place"][:, 0] > 0)).double().mean()) > 0.9
+    assert nested.kinds == {"drift", "jump"}
+
+
+def test_abilities_and_start_are_those_of_the_parts():
+    late = gm.Product(a=gm.Flow(gm.paths.Gaussian((2,)), prediction="noise"), b=JOINT.parts["word"])
+    assert late.t_min == late.parts["a"].t_min > 0
+
+    class NoTransition(type(JOINT.parts["word"])):
+        def supports(self, ability):
+            return ability != "transition"
+
+    assert not gm.Product(a=JOINT.parts["place"], b=NoTransition(JOINT.parts["word"].path)).supports("transition")
+    assert "image: VE" in gm.Product(image=gm.Flow(gm.paths.Gaussian((2,), schedule=gm.schedules.VE()))).caveats["data"]
+
+
+def test_wrong_parts_are_refused():
+    with pytest.raises(gm.GenmatchError, match="at least one part"):
+        gm.Product()
+    with pytest.raises(gm.GenmatchError, match="must be processes"):
+        gm.Product(a=gm.paths.Gaussian((2,)))
+    with pytest.raises(gm.GenmatchError, match="must be paths"):
+        gm.paths.Product(a=3)
+    with pytest.raises(gm.GenmatchError, match="keys \\['place', 'word'\\]"):
+        JOINT.path.sample({"place": torch.zeros(1, 2)}, torch.zeros(1))
+    assert ProductSpace(a=Euclidean((1,)), b=Categorical((1,), 2)).cardinality == float("inf")

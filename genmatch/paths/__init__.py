@@ -3,5 +3,6 @@
 from genmatch.paths.base import Path
 from genmatch.paths.gaussian import Gaussian
 from genmatch.paths.mixture import Mixture
+from genmatch.paths.product import Product
 
-__all__ = ["Gaussian", "Mixture", "Path"]
+__all__ = ["Gaussian", "Mixture", "Path", "Product"]
