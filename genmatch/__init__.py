@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
-    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product
+    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
 
@@ -26,6 +26,7 @@ _HOMES = {
     "GenmatchError": "errors",
     "MarkovProcess": "processes",
     "Product": "processes",
+    "Superposition": "processes",
     "check_process": "checks",
     "check_solver": "checks",
     "conditional_generator": "marginal",
@@ -44,6 +45,7 @@ __all__ = [
     "GenmatchError",
     "MarkovProcess",
     "Product",
+    "Superposition",
     "check_process",
     "check_solver",
     "checks",

@@ -31,6 +31,11 @@ class Path(ABC):
         return f"{type(self).__name__}({self.space})"
 
     @property
+    def signature(self) -> tuple[object, ...]:
+        """What tells this path from others: equal signatures, equal laws."""
+        return type(self), repr(self)
+
+    @property
     def data_space(self) -> Space:
         """Where data points live; the states on the way may need more, such as a mask."""
         return self.space

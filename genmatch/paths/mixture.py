@@ -55,6 +55,10 @@ class Mixture(Path):
         return f"Mixture({self.space.shape}, vocab_size={self.space.vocab_size}, source={self._name!r}, schedule={self.schedule})"
 
     @property
+    def signature(self) -> tuple[object, ...]:
+        return *super().signature, tuple(self.source_probs.flatten().tolist())
+
+    @property
     def data_space(self) -> Categorical:
         return Categorical(self.space.shape, self.space.vocab_size)
 

@@ -50,6 +50,10 @@ class Product(Path):
         return f"Product({', '.join(f'{name}={path}' for name, path in self.parts.items())})"
 
     @property
+    def signature(self) -> tuple[object, ...]:
+        return type(self), *((name, path.signature) for name, path in self.parts.items())
+
+    @property
     def data_space(self) -> ProductSpace:
         return ProductSpace(**{name: path.data_space for name, path in self.parts.items()})
 

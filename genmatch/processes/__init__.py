@@ -6,10 +6,11 @@ from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.product import Product
+from genmatch.processes.superposition import Superposition
 from genmatch.registry import processes as _registry
 
 available = _registry.names
 get = _registry.get
 register = _registry.register
 
-__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "Product", "available", "get", "register"]
+__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "Product", "Superposition", "available", "get", "register"]

@@ -1,0 +1,171 @@
+r"""Superpositions: several processes that follow one path, mixed.
+
+If every $\mathcal L^{(i)}$ carries the same $p_t$ forward, so does $\sum_i w_i \mathcal L^{(i)}$ for weights $w_i \ge 0$ that
+sum to one; they may depend on time, not on the state. A flow and a diffusion half and half move at half the velocity each, with
+half the noise.
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, section 5.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.generators import Generator
+from genmatch.processes.base import MarkovProcess
+from genmatch.tensors import State, draw_categorical, leaves, tree_map
+
+Weight = float | Callable[[Tensor], Tensor]
+"""A number, or a function of times (B,) with values (B,)."""
+
+
+class Superposition(MarkovProcess):
+    """A weighted sum of processes on one path.
+
+    Args:
+        processes: processes whose paths are equal.
+        weights: one for each, non-negative, summing to one at every time.
+        heads: "separate", a head of the network for each process, with outputs in a dictionary; or "shared", one output for
+            all, which must regress the same statistic.
+
+    Raises:
+        GenmatchError: if the paths differ, the weights do not sum to one, or shared heads would mix statistics.
+
+    Example:
+        >>> import genmatch as gm
+        >>> path = gm.paths.Gaussian((2,))
+        >>> both = Superposition([gm.Flow(path, "data"), gm.Diffusion(path)], weights=[0.5, 0.5], heads="shared")
+        >>> both.output_shape, sorted(both.kinds)
+        ((2,), ['brownian', 'drift'])
+    """
+
+    def __init__(self, processes: Sequence[MarkovProcess], weights: Sequence[Weight], heads: str = "separate") -> None:
+        if not processes or len(processes) != len(weights):
+            raise GenmatchError(f"a superposition needs one weight for each process, got {len(processes)} processes and {len(weights)} weights.")
+        self.processes = tuple(processes)
+        self.weights = tuple(weights)
+        self.path = processes[0].path
+        self.t_min = max(process.t_min for process in processes)
+        self.names = _names(processes)
+        if different := [str(process.path) for process in processes if process.path.signature != self.path.signature]:
+            raise GenmatchError(f"superposed processes must follow one path, got {self.path} and {different[0]}.")
+        self._check_weights()
+        if heads not in ("separate", "shared"):
+            raise GenmatchError(f"`heads` must be 'separate' or 'shared', got {heads!r}.")
+        self.heads = heads
+        if heads == "shared":
+            self._check_statistic()
+
+    def __repr__(self) -> str:
+        weights = [weight if not callable(weight) else getattr(weight, "__qualname__", "w(t)") for weight in self.weights]
+        return f"Superposition({list(self.processes)}, weights={weights}, heads={self.heads!r})"
+
+    @property
+    def kinds(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset().union(*(process.kinds for process in self.processes))
+
+    @property
+    def output_shape(self) -> Any:
+        return self._join(lambda process, _: process.output_shape, None)
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        return {check: reason for process in self.processes for check, reason in process.caveats.items()}
+
+    def supports(self, ability: str) -> bool:
+        return super().supports(ability) and all(process.supports(ability) for process in self.processes)
+
+    def weights_at(self, t: Tensor) -> Tensor:
+        """The weights at times `t`, (B,), float64, (B, number of processes)."""
+        columns = [weight(t) if callable(weight) else torch.full_like(t, float(weight)) for weight in self.weights]
+        return torch.stack([torch.as_tensor(column, dtype=torch.float64) for column in columns], -1)
+
+    def target(self, x: State, t: Tensor, x1: State, *, x0: State | None = None) -> State:
+        return self._join(lambda process, _: process.target(x, t, x1, x0=x0), None)
+
+    def generator(self, output: State, x: State, t: Tensor) -> Generator:
+        weights = self.weights_at(t)
+        terms = [weights[:, i] * process.generator(part, x, t) for i, (process, part) in enumerate(self._parts(output))]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def natural(self, target: State) -> State:
+        return self._join(lambda process, value: process.natural(value), target)
+
+    def mean(self, output: State) -> State:
+        return self._join(lambda process, value: process.mean(value), output)
+
+    def average(self, targets: State, weights: Tensor) -> State:
+        return self._join(lambda process, value: process.average(value, weights), targets)
+
+    def divergence(self, target: State, output: State, x: State, t: Tensor) -> Tensor:
+        """The sum of the heads' divergences, (B,)."""
+        if self.heads == "shared":
+            return self.processes[0].divergence(target, output, x, t)
+        return torch.stack([process.divergence(target[name], output[name], x, t) for name, process in zip(self.names, self.processes, strict=True)]).sum(0)
+
+    def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
+        """One process, drawn by its weight, takes the whole step.
+
+        Each keeps the law of the path exactly, so the mixture does; and for a small step it has the generator of the sum.
+        """
+        chosen = draw_categorical(self.weights_at(t).log(), rng=rng)
+        ends = [process.transition(part, x, t, s, rng=rng) for process, part in self._parts(output)]
+        rows = torch.arange(len(chosen), device=leaves(x)[0].device)
+        return tree_map(lambda *values: torch.stack(values)[chosen.to(rows.device), rows], *ends)
+
+    def _parts(self, output: State) -> list[tuple[MarkovProcess, State]]:
+        """Each process with the output that is its own."""
+        if self.heads == "shared":
+            return [(process, output) for process in self.processes]
+        return [(process, output[name]) for name, process in zip(self.names, self.processes, strict=True)]
+
+    def _join(self, function: Callable[[MarkovProcess, Any], Any], values: Any) -> Any:
+        """`function` of the only head, or of each head with its value, by name."""
+        if self.heads == "shared":
+            return function(self.processes[0], values)
+        return {name: function(process, None if values is None else values[name]) for name, process in zip(self.names, self.processes, strict=True)}
+
+    def _check_weights(self) -> None:
+        t = torch.linspace(self.t_min, 1, 201, dtype=torch.float64)[:-1]
+        weights = self.weights_at(t)
+        if weights.shape != (len(t), len(self.processes)) or not bool((weights >= 0).all()) or not bool(weights.isfinite().all()):
+            raise GenmatchError(
+                f"`weights` must be non-negative numbers or functions of t with shape (B,), got values from {weights.min()} to {weights.max()}."
+            )
+        gap, where = (weights.sum(-1) - 1).abs().max(0)
+        if float(gap) > 1e-9:
+            raise GenmatchError(
+                f"`weights` must sum to 1 at every time, got {float(weights[where].sum()):.6g} at t = {float(t[where]):.3g}: "
+                "otherwise the mixture does not follow the path; divide by the sum."
+            )
+
+    def _check_statistic(self) -> None:
+        rng = torch.Generator().manual_seed(0)
+        x1 = self.path.data_space.random(4, rng=rng)
+        t = torch.full((4,), 0.5, dtype=torch.float64)
+        x = self.path.sample(x1, t, rng=rng)
+        first, *others = [leaves(process.target(x, t, x1)) for process in self.processes]
+        for process, other in zip(self.processes[1:], others, strict=True):
+            same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))
+            if not same or process.output_shape != self.processes[0].output_shape:
+                raise GenmatchError(f"shared heads need one statistic, and {self.processes[0]} and {process} regress different ones; pass heads='separate'.")
+
+
+def _names(processes: Sequence[MarkovProcess]) -> tuple[str, ...]:
+    """The class of each process in lower case, numbered where it occurs more than once."""
+    plain = [type(process).__name__.lower() for process in processes]
+    count, seen = Counter(plain), Counter[str]()
+    names = []
+    for name in plain:
+        seen[name] += 1
+        names.append(f"{name}{seen[name]}" if count[name] > 1 else name)
+    return tuple(names)
