@@ -107,6 +107,12 @@ class Broken(MarkovProcess):
     def mean(self, output):
         return self._call("mean", output)
 
+    def natural_at(self, target, x, t):
+        return self.natural(target) if "natural" in self.changes else self._call("natural_at", target, x, t)
+
+    def mean_at(self, output, x, t):
+        return self.mean(output) if "mean" in self.changes else self._call("mean_at", output, x, t)
+
     def average(self, targets, weights):
         return self._call("average", targets, weights)
 

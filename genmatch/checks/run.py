@@ -10,7 +10,7 @@ from genmatch.checks.subject import Subject
 from genmatch.errors import GenmatchError
 from genmatch.processes.base import MarkovProcess
 
-_INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural", "mean", "average", "divergence", "supports")
+_INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural_at", "mean_at", "average", "divergence", "supports")
 
 
 def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0) -> Report:
