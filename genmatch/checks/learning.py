@@ -108,7 +108,11 @@ def _gradient(subject: Subject, target: State, output: State, x: State, t: Tenso
     return torch.cat([gradient.double().flatten(1) for gradient in gradients], 1)
 
 
-@check("finite-gradients", "divergence, its gradient and L f are finite in float32 for t in [t_min, 1 - 1e-6], at t_min a step", "divisions by alpha, sigma or 1 - t")
+@check(
+    "finite-gradients",
+    "divergence, its gradient and L f are finite in float32 for t in [t_min, 1 - 1e-6], at t_min a step",
+    "divisions by alpha, sigma or 1 - t",
+)
 def finite_gradients(subject: Subject) -> Finding:
     """Nothing overflows in the precision of training, near either end."""
     tally, process, n, f = Tally(tolerance=0.0), subject.process, 64, subject.functions(1)[0]

@@ -43,9 +43,9 @@ class Noising(TablePath):
         GenmatchError: if `rate_matrix` is not one, or its chain does not forget where it started.
 
     Example: two states.
-        >>> path = Noising((1,), torch.tensor([[-2.0, 1.0], [2.0, -1.0]]))
-        >>> path.table(torch.tensor([0.0], dtype=torch.float64))[0, :, 0].tolist()
-        [0.3333333333333333, 0.6666666666666666]
+        >>> path = Noising((1,), torch.tensor([[-1.0, 3.0], [1.0, -3.0]]))
+        >>> path.stationary
+        tensor([0.7500, 0.2500], dtype=torch.float64)
     """
 
     def __init__(self, shape: tuple[int, ...], rate_matrix: Tensor, *, schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
@@ -99,10 +99,10 @@ class ChainReversal(AveragedRates):
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Draws z from the posterior, and X_s from q(x_s | x_t, z): exact for one token, from t = 0 and up to s = 1."""
         z = draw_categorical(logits[torch.ones_like(x, dtype=torch.bool)], rng=rng)
-        pairs, index = torch.stack([t, s]).unique(dim=1, return_inverse=True)
-        back = self.path.kernel(self.path.clock(pairs[0]) - self.path.clock(pairs[1]))
-        step = expand(index, x).expand_as(x).flatten()
-        weights = back[step, x.flatten()] * self.path.table(pairs[1]).mT[step, z]
+        later, row = s.unique(return_inverse=True)
+        durations, step = (self.path.clock(t) - self.path.clock(s)).unique(return_inverse=True)
+        step, row = (expand(index, x).expand_as(x).flatten() for index in (step, row))
+        weights = self.path.kernel(durations)[step, x.flatten()] * self.path.table(later).mT[row, z]
         # A posterior that is not the true one may name a z that never leads to x; its word is taken.
         possible = weights.sum(-1, keepdim=True) > 0
         drawn = draw_categorical(torch.where(possible, weights, 1).log(), rng=rng)

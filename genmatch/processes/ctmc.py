@@ -21,10 +21,9 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
-from genmatch.paths.mixture import Mixture
 from genmatch.paths.tokens import TokenPath
 from genmatch.processes.posterior import PosteriorProcess
-from genmatch.processes.tokens import PREDICTIONS, convert
+from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
 from genmatch.tensors import draw_categorical, expand
 
 _START = 1e-3
@@ -44,6 +43,7 @@ class CTMC(PosteriorProcess):
         GenmatchError: if the path has no tokens, a name is unknown, or a score is asked for off a mixture path.
 
     Example:
+        >>> from genmatch.paths import Mixture
         >>> process = CTMC(Mixture((3,), vocab_size=5, source="uniform"), rates="reversal")
         >>> process.output_shape
         (3, 5)
@@ -57,8 +57,8 @@ class CTMC(PosteriorProcess):
             raise GenmatchError(f"CTMC needs a path of tokens, got {path!r}; pass e.g. `gm.paths.Mixture(shape, vocab_size)`.")
         if prediction not in PREDICTIONS:
             raise unknown("prediction", str(prediction), PREDICTIONS)
-        if prediction == "score" and not isinstance(path, Mixture):
-            raise GenmatchError(f"a score determines the data on a mixture path only, got {path!r}; use prediction='posterior' or 'cavity'.")
+        if prediction == "score":
+            with_score(path)
         self.path = path
         self.prediction = prediction
         self.rates = next(iter(path.rates)) if rates is None else rates
@@ -128,13 +128,12 @@ class CTMC(PosteriorProcess):
 
     def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Of the true and the predicted log scores, each coordinate, (B, *shape)."""
-        mixture: Mixture = self.path  # type: ignore[assignment]
+        mixture = with_score(self.path)
         weight = expand(mixture.schedule.sigma(t), x) * mixture.source_prob(x)
         s = target.exp()
         log_ratio = torch.where(s > 0, target, 0) - torch.where(s > 0, output, 0)
         terms = s * log_ratio - s + output.double().exp()
-        here = x.unsqueeze(-1) == torch.arange(output.shape[-1], device=x.device)
-        return weight * torch.where(here, 0, terms).sum(-1)
+        return weight * torch.where(present(x, output), 0, terms).sum(-1)
 
     def _needs_no_state(self, name: str) -> None:
         if self.prediction != "posterior":

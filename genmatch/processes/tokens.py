@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genmatch.errors import GenmatchError
 from genmatch.paths.mixture import Mixture
 from genmatch.paths.tokens import TokenPath
 from genmatch.tensors import expand
@@ -33,31 +34,40 @@ def convert(value: Tensor, x: Tensor, t: Tensor, path: TokenPath, source: str, t
     """
     if source == to:
         return value
-    cavity = {"posterior": _cavity_from_posterior, "cavity": _normalised, "score": _cavity_from_score}[source](value, x, t, path)
-    return {"posterior": _posterior_from_cavity, "cavity": _normalised, "score": _score_from_cavity}[to](cavity, x, t, path)
+    return _from_cavity(_to_cavity(value, x, t, path, source), x, t, path, to)
 
 
-def _normalised(logits: Tensor, x: Tensor, t: Tensor, path: TokenPath) -> Tensor:
-    return logits.double().log_softmax(-1)
-
-
-def _posterior_from_cavity(cavity: Tensor, x: Tensor, t: Tensor, path: TokenPath) -> Tensor:
-    return (cavity + path.likelihood(x, t).log()).log_softmax(-1)
-
-
-def _cavity_from_posterior(posterior: Tensor, x: Tensor, t: Tensor, path: TokenPath) -> Tensor:
-    """A token that cannot have led to x has no weight; where only one can, as for a revealed token, the cavity is unknown and that one stands in."""
+def _to_cavity(value: Tensor, x: Tensor, t: Tensor, path: TokenPath, source: str) -> Tensor:
+    """A token that cannot have led to x has no weight. Where only one can, as for a revealed token, any cavity will do, and that one stands in."""
+    if source == "score":
+        return _cavity_from_score(value, x, t, with_score(path))
+    if source == "cavity":
+        return value.double().log_softmax(-1)
     likelihood = path.likelihood(x, t)
-    return torch.where(likelihood > 0, posterior.double() - likelihood.log(), -torch.inf).log_softmax(-1)
+    return torch.where(likelihood > 0, value.double() - likelihood.log(), -torch.inf).log_softmax(-1)
+
+
+def _from_cavity(cavity: Tensor, x: Tensor, t: Tensor, path: TokenPath, to: str) -> Tensor:
+    if to == "score":
+        return _score_from_cavity(cavity, x, t, with_score(path))
+    return cavity if to == "cavity" else (cavity + path.likelihood(x, t).log()).log_softmax(-1)
+
+
+def with_score(path: TokenPath) -> Mixture:
+    """Returns `path` if scores determine the data on it, or raises `GenmatchError`."""
+    if not isinstance(path, Mixture):
+        raise GenmatchError(f"a score determines the data on a mixture path only, got {path!r}; use prediction='posterior' or 'cavity'.")
+    return path
 
 
 def _score_from_cavity(cavity: Tensor, x: Tensor, t: Tensor, path: Mixture) -> Tensor:
-    noise, kappa = _noise_and_kappa(x, t, path)
-    chances = torch.logaddexp(noise.log(), kappa.log() + cavity)
-    known, index = _present(x, cavity)
+    kappa = path.schedule.kappa(t).reshape(-1, *[1] * x.dim())
+    chances = torch.logaddexp(_noise(x, t, path).log(), kappa.log() + cavity)
+    is_token = x < cavity.shape[-1]
+    own = chances.gather(-1, torch.where(is_token, x, 0).unsqueeze(-1)).squeeze(-1)
     # A present mask is no data token: its chance is that of noise.
-    own = torch.where(known, chances.gather(-1, index).squeeze(-1), expand(path.schedule.sigma(t), x).log())
-    return (chances - own.unsqueeze(-1)).where(~_is_present(x, cavity), 0)
+    own = torch.where(is_token, own, expand(path.schedule.sigma(t), x).log())
+    return torch.where(present(x, cavity), 0, chances - own.unsqueeze(-1))
 
 
 def _cavity_from_score(score: Tensor, x: Tensor, t: Tensor, path: Mixture) -> Tensor:
@@ -65,26 +75,17 @@ def _cavity_from_score(score: Tensor, x: Tensor, t: Tensor, path: Mixture) -> Te
 
     A score that no law has may fall below the noise: nothing is left of such a token.
     """
-    noise, kappa = _noise_and_kappa(x, t, path)
-    score = score.double().where(~_is_present(x, score), 0)
-    total = score.logsumexp(-1, keepdim=True)
-    is_mask = (x >= score.shape[-1]).unsqueeze(-1)
-    total = torch.where(is_mask, torch.logaddexp(total, torch.zeros_like(total)), total)
-    return ((score - total).exp() - noise).clamp(min=0).log().log_softmax(-1)
+    score = torch.where(present(x, score), 0, score.double())
+    total = score.logsumexp(-1)
+    total = torch.where(x < score.shape[-1], total, torch.logaddexp(total, torch.zeros_like(total)))
+    return ((score - total.unsqueeze(-1)).exp() - _noise(x, t, path)).clamp(min=0).log().log_softmax(-1)
 
 
-def _noise_and_kappa(x: Tensor, t: Tensor, path: Mixture) -> tuple[Tensor, Tensor]:
-    """(1 - kappa) p_0(v) for each data token, and kappa, which broadcast against (B, *shape, V)."""
-    sigma, kappa = (c.reshape(-1, *[1] * x.dim()) for c in (path.schedule.sigma(t), path.schedule.kappa(t)))
-    return sigma * path.source_probs.to(x.device)[..., : path.space.vocab_size], kappa
+def _noise(x: Tensor, t: Tensor, path: Mixture) -> Tensor:
+    """(1 - kappa) p_0(v) for each data token, which broadcasts against (B, *shape, V)."""
+    return path.schedule.sigma(t).reshape(-1, *[1] * x.dim()) * path.source_probs.to(x.device)[..., : path.space.vocab_size]
 
 
-def _is_present(x: Tensor, logits: Tensor) -> Tensor:
-    """Where the token is the present one, (B, *shape, V)."""
+def present(x: Tensor, logits: Tensor) -> Tensor:
+    """Where a token is the present one, (B, *shape, V)."""
     return x.unsqueeze(-1) == torch.arange(logits.shape[-1], device=x.device)
-
-
-def _present(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the present state is a data token, and its index, (B, *shape, 1)."""
-    known = x < logits.shape[-1]
-    return known, torch.where(known, x, 0).unsqueeze(-1)
