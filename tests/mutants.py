@@ -528,7 +528,7 @@ MUTANTS += [
     ("chain, reversal: posterior used as cavity, marginal", Broken(REVERSAL, generator=lambda good, *a: CAVITY_REVERSAL.generator(*a)), "forward-marginal"),
     ("chain, reversal: no 1 - kappa", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, noise_left=False)), "forward-conditional"),
     ("chain, reversal: noise at full rate", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, corrected=False)), "forward-conditional"),
-    ("chain, reversal: noise times 1.1", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, clock=1.1)), "transition-generator"),
+    ("chain, reversal: noise times 1.5", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, clock=1.5)), "transition-generator"),
     ("chain, reversal: transition of the mixture rates", Broken(REVERSAL, transition=lambda good, *a, rng=None: UNIFORM.transition(*a, rng=rng)), "transition-generator"),
     ("chain, reversal: blind noise", Broken(REVERSAL, transition=renewed_blindly), "transition-path"),
     ("chain, reversal: a transition that takes the posterior for the cavity", Broken(REVERSAL, transition=lambda good, *a, rng=None: CAVITY_REVERSAL.transition(*a, rng=rng)), "transition-generator"),
