@@ -7,7 +7,7 @@ import torch
 
 import genmatch as gm
 from tests.test_ctmc import marginal_matrix, schedules, sources
-from tests.toys import SOURCES, L, V, full, seeded, token_data, token_law, token_marginal
+from tests.toys import SOURCES, L, TinyTokens, V, full, seeded, token_data, token_law, token_marginal
 
 F64 = torch.float64
 PREDICTIONS = ("posterior", "cavity", "score")
@@ -152,3 +152,19 @@ def test_every_prediction_is_sampled_by_the_same_call(prediction, rates):
     x = gm.sample(process, gm.oracle(process, data), 200, steps=16, seed=0)
     arrived = (x.unsqueeze(1) == data).all(-1).any(-1).double().mean()
     assert float(arrived) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_is_learned_by_the_same_loop(prediction):
+    process, law = chain("uniform", prediction=prediction), token_law("weak")
+    torch.manual_seed(0)
+    data = token_data()[torch.multinomial(law, 4000, replacement=True, generator=seeded(1))]
+    model = gm.train(process, TinyTokens(process, width=64), data, steps=1500, batch_size=256, lr=3e-3, seed=0).model
+    states = process.space.enumerate()
+    t = full(0.5, len(states))
+    exact = process.mean_at(gm.oracle(process, token_data(), law)(states, t), states, t)
+    learned = process.mean_at(model(states, t.float()).detach(), states, t)
+    gap = float((exact - learned).abs().sum(-1).mean()) / 2
+    print(f"{prediction}: total variation to the exact posterior {gap:.3f}")
+    assert gap < 0.04
