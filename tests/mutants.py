@@ -517,11 +517,20 @@ def ignores_x0(good, x1, t, x0, rng):
     return good._sample(x1, t, None, rng)
 
 
+class FromZero(Broken):
+    """A process that does not say from when on its prediction tells of the data."""
+
+    def __init__(self, good):
+        super().__init__(good)
+        self.t_min = 0.0
+
+
 def still(rates, t):
     return torch.ones_like(t)
 
 
 MUTANTS += [
+    ("flow, noise: starts where noise says nothing", FromZero(FLOWS["noise"]), "finite-gradients"),
     ("chain, cavity: posterior used as cavity", Broken(CAVITY, natural=lambda good, m: UNIFORM.natural(m)), "link"),
     ("chain, cavity: posterior used as cavity, marginal", Broken(CAVITY, natural=lambda good, m: UNIFORM.natural(m)), "forward-marginal"),
     ("chain, reversal: posterior used as cavity", Broken(REVERSAL, generator=lambda good, *a: CAVITY_REVERSAL.generator(*a)), "affine"),

@@ -114,7 +114,7 @@ def _gradient(subject: Subject, target: State, output: State, x: State, t: Tenso
     "divisions by alpha, sigma or 1 - t",
 )
 def finite_gradients(subject: Subject) -> Finding:
-    """Nothing overflows in the precision of training, near either end."""
+    """Nothing overflows in the precision of training, near either end, and the first step is one, however fast the process is."""
     tally, process, n, f = Tally(tolerance=0.0), subject.process, 64, subject.functions(1)[0]
     x1 = cast(subject.points(n), torch.float32)
     for t in (process.t_min, subject.time(1e-6), subject.time(0.5), 1 - 1e-3, 1 - 1e-6):

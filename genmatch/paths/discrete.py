@@ -31,7 +31,7 @@ class Discrete(TablePath):
 
     Args:
         shape: shape of one state, such as (256,).
-        probs: p_t(x | z) as a table at each of the times (U,), float64, (U, V, V); column [u, :, z] is the law given z.
+        probs: p_t(x | z) as a table at each of the times (U,), float64 on the CPU, (U, V, V); column [u, :, z] is the law given z.
         d_probs: its derivative by time, likewise; it is asked for inside (0, 1) only.
 
     Raises:
@@ -60,11 +60,11 @@ class Discrete(TablePath):
         return {"kinetic": KineticRates(self)}
 
     def table(self, t: Tensor) -> Tensor:
-        return self.table_at(t).double().to(t.device)
+        return self.table_at(t.cpu()).double().to(t.device)
 
     def slope(self, t: Tensor) -> Tensor:
         """The time derivative of `table`, (U, V, V)."""
-        return self.slope_at(t).double().to(t.device)
+        return self.slope_at(t.cpu()).double().to(t.device)
 
 
 class KineticRates(AveragedRates):
