@@ -7,6 +7,7 @@ generator, its rate matrix and the divergence of two generators.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -128,3 +129,45 @@ class Mixture(Destination):
         total = moves[0] + moves[1]
         weight = torch.where(total > 0, moves[1] / total, torch.zeros_like(total))
         return Mixture(self.first.excluding(x), self.second.excluding(x), weight)
+
+
+class Chained(Destination):
+    """A token z is drawn first, and then the state in which a jump lands given z: averages without a table of both.
+
+    Args:
+        logits: unnormalised log probabilities of z, (B, *shape, Z).
+        law: takes numbers of coordinates, counted over (B, *shape), and tokens z, both (N,), and returns unnormalised
+            probabilities of each state, (N, K).
+
+    Example: z is certain to be 1, which leads to state 0 or 2.
+        >>> table = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+        >>> Chained(torch.tensor([[[-torch.inf, 0.0]]]), lambda index, z: table[z]).mass(torch.tensor([[[0, 1, 2]]]))
+        tensor([[[0.5000, 0.0000, 0.5000]]])
+    """
+
+    def __init__(self, logits: Tensor, law: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.logits, self.law = logits, law
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        index = where.flatten().nonzero().squeeze(-1)
+        z = draw_categorical(self.logits[where], rng=rng)
+        return draw_categorical(self.law(index, z).log(), rng=rng)
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        shape = self.logits.shape[:-1]
+        index = torch.arange(shape.numel(), device=self.logits.device)
+        # Where no jump happens no z has a weight, and the law is nothing.
+        chances = self.logits.softmax(-1).nan_to_num(nan=0.0).flatten(0, -2)
+        total = torch.zeros(())
+        for z in range(chances.shape[-1]):
+            law = self.law(index, torch.full_like(index, z))
+            total = total + chances[:, z, None] * (law / law.sum(-1, keepdim=True)).nan_to_num(nan=0.0)
+        return torch.arange(total.shape[-1], device=total.device), total.reshape(*shape, -1)
+
+    def mass(self, values: Tensor) -> Tensor:
+        weights = self.atoms()[1]
+        inside = (values >= 0) & (values < weights.shape[-1])
+        return torch.where(inside, weights.gather(-1, torch.where(inside, values, 0)), 0)
+
+    def excluding(self, x: Tensor) -> Categorical:
+        return Categorical(self.atoms()[1].log()).excluding(x)

@@ -26,13 +26,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from genmatch.destinations import Categorical, Destination, Mixture, PointMass
+from genmatch.destinations import Categorical, Chained, Destination, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Space, TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
 
-__all__ = ["Brownian", "Categorical", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
+__all__ = ["Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
 
 T = TypeVar("T", bound="Generator")
 

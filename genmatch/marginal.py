@@ -75,7 +75,7 @@ class Oracle(torch.nn.Module):
         # A target of weight zero may be undefined there.
         reachable = (weights > 0).flatten()
         targets = tree_map(lambda v: torch.where(reachable.reshape(-1, *[1] * (v.dim() - 1)), v, 0).reshape(-1, n, *v.shape[1:]), targets)
-        output = self.process.natural(self.process.average(targets, weights))
+        output = self.process.natural_at(self.process.average(targets, weights), x, t)
         dtype = next((leaf.dtype for leaf in leaves(x) if leaf.is_floating_point()), None)
         return tree_map(lambda v: v if dtype is None else v.to(dtype), output)
 
@@ -110,7 +110,7 @@ def oracle(process: MarkovProcess, data: Any, weights: Tensor | None = None) -> 
 def conditional_generator(process: MarkovProcess, x: State, t: Tensor, x1: State) -> Generator:
     """The generator that leads to the data points `x1`, at states `x` and times `t` in [0, 1), (B,)."""
     t = check_times(t, batch_size(x))
-    return process.generator(process.natural(process.target(x, t, x1)), x, t)
+    return process.generator(process.natural_at(process.target(x, t, x1), x, t), x, t)
 
 
 def marginal_generator(process: MarkovProcess, data: Any, x: State, t: Tensor, *, weights: Tensor | None = None) -> Generator:

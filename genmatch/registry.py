@@ -141,6 +141,8 @@ processes = Registry(
         "diffusion": "genmatch.processes.families:diffusion",
         "mask": "genmatch.processes.families:mask",
         "uniform": "genmatch.processes.families:uniform",
+        "uniform-reversal": "genmatch.processes.families:uniform_reversal",
+        "metric": "genmatch.processes.families:metric",
     },
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""

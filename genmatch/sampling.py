@@ -1,7 +1,7 @@
 """Sampling: one loop over the times of a grid, for every process and every solver.
 
 The state is on the grid at each of its times, and its law is the path's there, up to the solver's error. A last step into
-t = 1 is taken by the process's own `transition`, where there is one, and else by a method of first order: no generator is
+t = 1 is taken by the process's own `finish`, where there is one, and else by a method of first order: no generator is
 evaluated at 1.
 A solver of higher order than two hands over to it shortly before 1, so that the last step does not cost its order.
 """
@@ -21,6 +21,7 @@ from genmatch.errors import GenmatchError, positive_integer
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
+from genmatch.solvers.general import Finish
 from genmatch.tensors import State, batch_size, leaves, tree_map
 
 _HANDOVER = 1e-4
@@ -175,8 +176,8 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
 
 def _ending(process: MarkovProcess, solver: Solver) -> Solver:
     """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do."""
-    if process.supports("transition"):
-        return solvers.get("exact")
+    if process.supports("finish"):
+        return Finish()
     return solver if solver.order == 1 else solvers.get("euler")
 
 

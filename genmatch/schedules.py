@@ -75,7 +75,8 @@ class Schedule(ABC):
 
     def backward_rate(self, t: Tensor) -> Tensor:
         """b = kappa' / kappa, the rate at which data becomes noise in reverse time; infinite at t = 0."""
-        return self.d_kappa(t) / self.kappa(t)
+        kappa = self.kappa(t)
+        return torch.where(kappa > 0, self.d_kappa(t) / kappa, torch.inf)
 
     def jump_probability(self, t: Tensor, s: Tensor) -> Tensor:
         """(kappa_s - kappa_t) / (1 - kappa_t), the probability that noise at `t` is data at the later time `s`."""

@@ -3,13 +3,14 @@
 A mutant is a correct process seen through a wrapper that changes one method: `MUTANTS` has a row for each.
 """
 
+import functools
 import math
 
 import torch
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
-from genmatch.paths import Gaussian, Mixture, Path
+from genmatch.paths import Discrete, Gaussian, Metric, Mixture, Noising, Path
 from genmatch.processes import MarkovProcess
 from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
 from genmatch.tensors import expand
@@ -106,6 +107,12 @@ class Broken(MarkovProcess):
 
     def mean(self, output):
         return self._call("mean", output)
+
+    def natural_at(self, target, x, t):
+        return self.natural(target) if "natural" in self.changes else self._call("natural_at", target, x, t)
+
+    def mean_at(self, output, x, t):
+        return self.mean(output) if "mean" in self.changes else self._call("mean_at", output, x, t)
 
     def average(self, targets, weights):
         return self._call("average", targets, weights)
@@ -414,4 +421,141 @@ MUTANTS = [
     ("schedule: stale d_sigma, tokens", ctmc_with(BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma)), "forward-conditional"),
     ("schedule: stale d_sigma, transition", flow_with(BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma), "data"), "transition-generator"),
     ("schedule: kappa is not 1 - sigma", ctmc_with(BrokenSchedule(kappa=lambda t: t.double() ** 1.1)), "path-normalised"),
+]  # fmt: skip
+
+
+# Reversal rates, predictions, and paths of tokens
+
+REVERSAL = gm.CTMC(Mixture((2,), vocab_size=3, source="uniform"), rates="reversal")
+LAW_REVERSAL = gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.6, 0.3, 0.1])), rates="reversal")
+CAVITY = gm.CTMC(Mixture((2,), vocab_size=3, source="uniform"), prediction="cavity")
+CAVITY_REVERSAL = gm.CTMC(Mixture((2,), vocab_size=3, source="uniform"), prediction="cavity", rates="reversal")
+SCORE = gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.6, 0.3, 0.1])), prediction="score", rates="reversal")
+METRIC = Metric((2,), vocab_size=3, power=1.5)
+CHAIN = torch.tensor([[-1.0, 0.5, 0.2], [0.7, -1.5, 0.8], [0.3, 1.0, -1.0]])
+_P0 = torch.tensor([[0.5], [0.3], [0.2]], dtype=torch.float64)
+
+
+def squared_table(t):
+    kappa = (t**2).reshape(-1, 1, 1)
+    return (1 - kappa) * _P0 + kappa * torch.eye(3, dtype=torch.float64)
+
+
+def squared_slope(t):
+    return 2 * t.reshape(-1, 1, 1) * (torch.eye(3, dtype=torch.float64) - _P0)
+
+
+def reversal_by_hand(good, output, x, t, clock=1.0, noise_left=True, corrected=True):
+    """w pi(v) + b p_0(v) (A + kappa (1 - pi(x))) / (A + kappa), with what can be left out."""
+    schedule, source = good.path.schedule, good.path.source_prob(x)
+    kappa, sigma = expand(schedule.kappa(t), x), expand(schedule.sigma(t), x)
+    own = output.softmax(-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+    prior = source * (sigma if noise_left else 1)
+    share = (prior + kappa * (1 - own)) / (prior + kappa) if corrected else 1.0
+    back = clock * expand(schedule.backward_rate(t), x) * share * torch.ones_like(own)
+    states = good.path.source_probs.log().expand(*x.shape, -1)
+    return Jump(expand(schedule.rate(t), x).expand(x.shape), Categorical(output)) + Jump(back, Categorical(states))
+
+
+def renewed_blindly(good, output, x, t, s, *, rng=None):
+    """Noise is drawn anew as if no token that is kept were data."""
+    touched = torch.rand(x.shape, dtype=torch.float64, generator=rng) < expand(good.path.schedule.jump_probability(t, s) / good.path.schedule.kappa(s), x)
+    token = torch.where(touched, torch.multinomial(output.softmax(-1).flatten(0, 1), 1, generator=rng).view_as(x), x)
+    again = touched & (torch.rand(x.shape, dtype=torch.float64, generator=rng) < expand(good.path.schedule.sigma(s), x))
+    return torch.where(again, good.path.source(len(x), rng=rng), token)
+
+
+def score_error(good, target, output, x, t):
+    """Squared error of log scores."""
+    return ((good.natural_at(target, x, t).clamp(min=-5) - output) ** 2).flatten(1).sum(-1)
+
+
+class Follow(Broken):
+    """A chain on a path of tokens whose conditional rates have some of their methods replaced."""
+
+    def __init__(self, path, **changes):
+        super().__init__(gm.CTMC(path))
+        for name, change in changes.items():
+            setattr(self.good._rates, name, functools.partial(change, self.good._rates))
+
+
+def kinetic(rates, x, z, t, sign=1.0, by_destination=False):
+    """[p'(v) - p(v) p'(x) / p(x)]_+, with a sign or the divisor changed."""
+    p, d_p = (table.mT[torch.arange(len(t)), z] for table in (rates.path.table(t), rates.path.slope(t)))
+    p_x, d_p_x = (law.gather(-1, x.unsqueeze(-1)) for law in (p, d_p))
+    flow = (sign * (d_p * p_x - p * d_p_x)).clamp(min=0)
+    return (flow / (p if by_destination else p_x)).nan_to_num(0.0, posinf=0.0).scatter(-1, x.unsqueeze(-1), 0.0)
+
+
+def away(rates, x, z, t):
+    distance = rates.path.distance
+    return rates.path.law(z, t) * (distance[z] - distance[x, z].unsqueeze(-1)).clamp(min=0)
+
+
+def other_distance(rates, x, z, t):
+    distance = rates.path.distance.sqrt()
+    return rates.path.law(z, t) * (distance[x, z].unsqueeze(-1) - distance[z]).clamp(min=0)
+
+
+def unlike(rates, x, z, t):
+    """The law at the present state, not at the destination."""
+    distance = rates.path.distance
+    return rates.path.law(z, t).gather(-1, x.unsqueeze(-1)) * (distance[x, z].unsqueeze(-1) - distance[z]).clamp(min=0)
+
+
+def transposed(rates, x, z, t):
+    law = rates.path.table(t).mT[torch.arange(len(t)), z]
+    ratio = (law / law.gather(-1, x.unsqueeze(-1))).nan_to_num(0.0, posinf=0.0)
+    return (rates.path.rate_matrix.T[x] * ratio).scatter(-1, x.unsqueeze(-1), 0.0)
+
+
+def no_ratio(rates, x, z, t):
+    return rates.path.rate_matrix[x].scatter(-1, x.unsqueeze(-1), 0.0) * torch.ones_like(t).unsqueeze(-1)
+
+
+def ignores_x0(good, x1, t, x0, rng):
+    return good._sample(x1, t, None, rng)
+
+
+class FromZero(Broken):
+    """A process that does not say from when on its prediction tells of the data."""
+
+    def __init__(self, good):
+        super().__init__(good)
+        self.t_min = 0.0
+
+
+def still(rates, t):
+    return torch.ones_like(t)
+
+
+MUTANTS += [
+    ("flow, noise: starts where noise says nothing", FromZero(FLOWS["noise"]), "finite-gradients"),
+    ("chain, cavity: posterior used as cavity", Broken(CAVITY, natural=lambda good, m: UNIFORM.natural(m)), "link"),
+    ("chain, cavity: posterior used as cavity, marginal", Broken(CAVITY, natural=lambda good, m: UNIFORM.natural(m)), "forward-marginal"),
+    ("chain, reversal: posterior used as cavity", Broken(REVERSAL, generator=lambda good, *a: CAVITY_REVERSAL.generator(*a)), "affine"),
+    ("chain, reversal: posterior used as cavity, marginal", Broken(REVERSAL, generator=lambda good, *a: CAVITY_REVERSAL.generator(*a)), "forward-marginal"),
+    ("chain, reversal: no 1 - kappa", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, noise_left=False)), "forward-conditional"),
+    ("chain, reversal: noise at full rate", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, corrected=False)), "forward-conditional"),
+    ("chain, reversal: noise times 1.5", Broken(LAW_REVERSAL, generator=lambda *a: reversal_by_hand(*a, clock=1.5)), "transition-generator"),
+    ("chain, reversal: transition of the mixture rates", Broken(REVERSAL, transition=lambda good, *a, rng=None: UNIFORM.transition(*a, rng=rng)), "transition-generator"),
+    ("chain, reversal: blind noise", Broken(REVERSAL, transition=renewed_blindly), "transition-path"),
+    ("chain, reversal: a transition that takes the posterior for the cavity", Broken(REVERSAL, transition=lambda good, *a, rng=None: CAVITY_REVERSAL.transition(*a, rng=rng)), "transition-generator"),
+    ("chain, score: posterior used as score", Broken(SCORE, natural=lambda good, m: LAW.natural(m)), "link"),
+    ("chain, score: rate times 1.1", Broken(SCORE, generator=scaled_generator(1.1)), "forward-marginal"),
+    ("chain, score: squared error of logarithms", Broken(SCORE, divergence=score_error), "bregman"),
+    ("discrete: wrong sign", Follow(Discrete((2,), squared_table, squared_slope), jumps=lambda *a: kinetic(*a, sign=-1.0)), "forward-conditional"),
+    ("discrete: divided by the destination", Follow(Discrete((2,), squared_table, squared_slope), jumps=lambda *a: kinetic(*a, by_destination=True)), "forward-conditional"),
+    ("discrete: rate times 1.1", Follow(Discrete((2,), squared_table, squared_slope), clock=lambda rates, t: 1.1 * torch.ones_like(t)), "forward-marginal"),
+    ("metric: no beta'", Follow(METRIC, clock=still), "forward-conditional"),
+    ("metric: beta in place of beta'", Follow(METRIC, clock=lambda rates, t: rates.path.beta(t)), "forward-conditional"),
+    ("metric: away from the data", Follow(METRIC, jumps=away), "forward-conditional"),
+    ("metric: another distance in the rates", Follow(METRIC, jumps=other_distance), "forward-conditional"),
+    ("metric: the law at the present token", Follow(METRIC, jumps=unlike), "forward-conditional"),
+    ("metric: samples late", Broken(gm.CTMC(METRIC), path=BrokenPath(METRIC, _sample=late_sample)), "path-samples"),
+    ("metric: samples deaf to x0", Broken(gm.CTMC(METRIC), path=BrokenPath(METRIC, _sample=ignores_x0)), "source"),
+    ("noising: transposed rates", Follow(Noising((2,), CHAIN), jumps=transposed), "forward-conditional"),
+    ("noising: rates that are not reversed", Follow(Noising((2,), CHAIN), jumps=no_ratio), "forward-conditional"),
+    ("noising: no clock", Follow(Noising((2,), CHAIN), clock=still), "forward-conditional"),
+    ("noising: half a transition", Broken(gm.CTMC(Noising((2,), CHAIN)), transition=half_way), "transition-path"),
 ]  # fmt: skip

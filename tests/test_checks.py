@@ -12,10 +12,10 @@ from genmatch.checks import CHECKS, CheckResult, Report
 from genmatch.checks.base import Tally, check
 from genmatch.checks.statistics import chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
-from genmatch.paths import Gaussian, Mixture
+from genmatch.paths import Discrete, Gaussian, Metric, Mixture, Noising
 from genmatch.schedules import VE, VP, Cosine, Polynomial
 from genmatch.spaces import Categorical
-from tests.mutants import FLOW, LAW, MASK, MUTANTS, Broken, BrokenPath
+from tests.mutants import CHAIN, FLOW, LAW, MASK, METRIC, MUTANTS, Broken, BrokenPath, squared_slope, squared_table
 from tests.test_product_states import JOINT
 
 
@@ -41,6 +41,16 @@ CORRECT = [
     gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.5, 0.5, 0.0]), schedule=Polynomial(3))),
     gm.CTMC(Mixture((2,), vocab_size=3, source=POSITIONS, schedule=Cosine())),
     gm.CTMC(Mixture((2, 3), vocab_size=5, source="uniform")),
+    *(gm.CTMC(Mixture((2,), vocab_size=3, source=source), prediction=name, rates=rates) for source in ("mask", "uniform") for name in ("cavity", "score") for rates in ("mixture", "reversal")),
+    gm.CTMC(Mixture((2,), vocab_size=3, schedule=Cosine()), rates="reversal"),
+    gm.CTMC(Mixture((2,), vocab_size=3, source="uniform", schedule=Cosine()), rates="reversal"),
+    gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.5, 0.5, 0.0]), schedule=Polynomial(2)), rates="reversal"),
+    gm.CTMC(Mixture((2,), vocab_size=3, source=POSITIONS), prediction="score", rates="reversal"),
+    gm.CTMC(METRIC),
+    gm.CTMC(Metric((2,), "euclidean", embeddings=torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.3, 0.9]]), schedule=Cosine()), prediction="cavity"),
+    gm.CTMC(Noising((2,), CHAIN)),
+    gm.CTMC(Noising((1,), CHAIN, schedule=Polynomial(2)), prediction="cavity"),
+    gm.CTMC(Discrete((2,), squared_table, squared_slope)),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

@@ -193,7 +193,7 @@ def test_rare_tokens_are_drawn_as_often_as_they_should():
 
 
 BAD = [
-    (lambda: gm.CTMC(gm.paths.Gaussian((2,))), "CTMC needs a mixture path, got Gaussian.*pass `gm.paths.Mixture"),
+    (lambda: gm.CTMC(gm.paths.Gaussian((2,))), "CTMC needs a path of tokens, got Gaussian.*pass e.g. `gm.paths.Mixture"),
     (lambda: gm.CTMC(gm.paths.Mixture((2,), 3), prediction="posteriors"), "unknown prediction `posteriors`; did you mean `posterior`"),
     (lambda: gm.CTMC(gm.paths.Mixture((2,), 3), rates="mixtures"), "unknown kind of rates `mixtures`; did you mean `mixture`"),
 ]

@@ -133,7 +133,7 @@ def test_a_registry_of_nothing_says_so():
         empty.get("a")
 
 
-TOKENS = {"mask", "uniform"}
+TOKENS = {"mask", "uniform", "uniform-reversal", "metric"}
 FAMILIES = [name for name in gm.processes.available() if gm.processes.get(name).__module__.startswith("genmatch.")]
 
 

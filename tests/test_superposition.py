@@ -94,7 +94,7 @@ def test_wrong_requests_say_why():
         gm.Superposition([flow], weights=[0.5, 0.5])
     with pytest.raises(gm.GenmatchError, match="non-negative"):
         gm.Superposition([flow, flow], weights=[1.5, -0.5])
-    with pytest.raises(gm.GenmatchError, match="got 0.5 at t = 0"):
+    with pytest.raises(gm.GenmatchError, match=r"got 0\.5 at t = 0"):
         gm.Superposition([flow, flow], weights=[lambda t: t, 0.5])
     with pytest.raises(gm.GenmatchError, match="'separate' or 'shared'"):
         gm.Superposition([flow, flow], weights=[0.5, 0.5], heads="both")

@@ -29,7 +29,7 @@ class _Calls:
         self.x0 = cast(self.source, dtype)
         self.x = self.path.sample(self.x1, self.t, rng=subject.rng("calls x"))
         self.target = self.process.target(self.x, self.t, self.x1)
-        self.output = self.process.natural(self.target)
+        self.output = self.process.natural_at(self.target, self.x, self.t)
         self.guess = subject.random_output(n, subject.rng("calls guess"), dtype)
         self.f = subject.functions(1)[0]
 
@@ -52,8 +52,8 @@ class _Calls:
         calls = {
             "target": lambda: process.target(x, t, x1),
             "target given x0": lambda: process.target(x, t, x1, x0=self.x0),
-            "natural": lambda: process.natural(self.target),
-            "mean": lambda: process.mean(self.output),
+            "natural": lambda: process.natural_at(self.target, x, t),
+            "mean": lambda: process.mean_at(self.output, x, t),
             "divergence": lambda: process.divergence(self.target, self.guess, x, t),
             "generator": lambda: process.generator(self.output, x, t).apply(self.f, x),
         }

@@ -10,7 +10,7 @@ from genmatch.checks.subject import Subject
 from genmatch.errors import GenmatchError, unknown
 from genmatch.processes.base import MarkovProcess
 
-_INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural", "mean", "average", "divergence", "supports")
+_INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural_at", "mean_at", "average", "divergence", "supports")
 
 
 LEVELS = {"full": 1.0, "quick": 0.1}

@@ -89,7 +89,7 @@ def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Ten
     for fraction in _TIMES:
         t = times(subject.time(fraction), n)
         x = subject.path.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
-        output = subject.process.natural(subject.average(x, t))
+        output = subject.process.natural_at(subject.average(x, t), x, t)
         generator = subject.process.generator(output, x, t)
         functions = subject.functions()
         actions = torch.stack([generator.apply(f, x) for f in functions])

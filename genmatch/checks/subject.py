@@ -114,7 +114,7 @@ class Subject:
 
     def output(self, x: State, t: Tensor, x1: State) -> State:
         """The ideal output when the data point is known."""
-        return double(self.process.natural(self.process.target(x, t, x1)))
+        return double(self.process.natural_at(self.process.target(x, t, x1), x, t))
 
     def conditional(self, x: State, t: Tensor, x1: State) -> Generator:
         """The generator that leads to `x1`."""

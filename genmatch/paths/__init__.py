@@ -1,8 +1,12 @@
 """Conditional probability paths p_t(x given x1): from noise at t = 0 to one data point at t = 1."""
 
 from genmatch.paths.base import Path
+from genmatch.paths.discrete import Discrete
 from genmatch.paths.gaussian import Gaussian
+from genmatch.paths.metric import Metric
 from genmatch.paths.mixture import Mixture
+from genmatch.paths.noising import Noising
 from genmatch.paths.product import Product
+from genmatch.paths.tokens import TokenPath
 
-__all__ = ["Gaussian", "Mixture", "Path", "Product"]
+__all__ = ["Discrete", "Gaussian", "Metric", "Mixture", "Noising", "Path", "Product", "TokenPath"]

@@ -3,27 +3,40 @@ r"""The factorized mixture path of discrete flow matching.
     p_t(x | x1) = prod_j [(1 - kappa_t) p_0^j(x_j) + kappa_t 1[x_j = x1_j]]
 
 Each token is data with probability kappa_t and a draw from the source otherwise. The source decides the family: the mask
-for masked diffusion, the uniform law for uniform diffusion, or any law of tokens.
+for masked diffusion, the uniform law for uniform diffusion, or any law of tokens. Two chains follow it. With
+$w = \dot\kappa / (1 - \kappa)$, $b = \dot\kappa / \kappa$ and $\pi$ the posterior of $x_1^j$, for $v \ne x_j$:
 
-Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, eq. 10.
+    mixture rates     Q(v | x) = w pi(v)
+    reversal rates    R(v | x) = w pi(v) + b p_0(v) (A + kappa (1 - pi(x_j))) / (A + kappa),   A = (1 - kappa) p_0(x_j)
+
+The second is the time reversal of the noising chain, which redraws a token from $p_0$ at rate $b$: the sum over $z$ of
+$\pi(z)\, b\, p_0(x_j)\, p_t(v | z) / p_t(x_j | z)$, written out. They agree for the mask, and for no other source. The
+likelihood bound of the reversal rates is tight.
+
+Sources: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, eq. 10; "Score-based Continuous-time
+Discrete Diffusion Models" (Sun et al., 2023), https://arxiv.org/abs/2211.16750, proposition 3.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
-from genmatch.paths.base import Path, check_schedule
+from genmatch.generators import Categorical as TokenLaw
+from genmatch.generators import Jump
+from genmatch.generators import Mixture as EitherLaw
+from genmatch.paths.base import check_schedule
+from genmatch.paths.tokens import Rates, TokenPath
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 from genmatch.tensors import bernoulli, draw_categorical, expand
 
 
-class Mixture(Path):
+class Mixture(TokenPath):
     """Tokens that are noise or data.
 
     Args:
@@ -41,8 +54,6 @@ class Mixture(Path):
         tensor([[5, 5, 5]])
     """
 
-    space: Categorical
-
     def __init__(self, shape: tuple[int, ...], vocab_size: int, *, source: str | Tensor = "mask", schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         self.space = Categorical(shape, vocab_size, mask=isinstance(source, str) and source == "mask")
         self.schedule = check_schedule(schedule)
@@ -56,11 +67,11 @@ class Mixture(Path):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        return *super().signature, tuple(self.source_probs.flatten().tolist())
+        return type(self), repr(self), tuple(self.source_probs.flatten().tolist())
 
     @property
-    def data_space(self) -> Categorical:
-        return Categorical(self.space.shape, self.space.vocab_size)
+    def rates(self) -> Mapping[str, Rates]:
+        return {"mixture": MixtureRates(self), "reversal": ReversalRates(self)}
 
     def source_prob(self, x: Tensor) -> Tensor:
         """p_0^j(x_j), the probability of each token of `x` under the source, float64, (B, *shape)."""
@@ -74,8 +85,12 @@ class Mixture(Path):
         """
         return self.source_prob(x) > 0
 
+    def likelihood(self, x: Tensor, t: Tensor) -> Tensor:
+        values = torch.arange(self.space.vocab_size, device=x.device)
+        sigma, kappa = (c.reshape(-1, *[1] * x.dim()) for c in (self.schedule.sigma(t), self.schedule.kappa(t)))
+        return sigma * self.source_prob(x).unsqueeze(-1) + kappa * (x.unsqueeze(-1) == values)
+
     def token_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
-        """Probability of each token of `x` under p_t(. given x1), float64, (B, *shape)."""
         sigma, kappa = (c.reshape(-1, *[1] * (x.dim() - 1)) for c in (self.schedule.sigma(t), self.schedule.kappa(t)))
         return sigma * self.source_prob(x) + kappa * (x == x1)
 
@@ -87,8 +102,63 @@ class Mixture(Path):
         is_data = bernoulli(expand(self.schedule.kappa(t), x1), x1, rng=rng)
         return torch.where(is_data, x1, noise)
 
-    def _log_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
-        return self.token_prob(x, t, x1).log().flatten(1).sum(-1)
+
+class MixtureRates(Rates):
+    """At rate w a token that can be noise is redrawn from its posterior; each token of noise jumps once."""
+
+    def __init__(self, path: Mixture) -> None:
+        self.path = path
+
+    def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
+        return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), TokenLaw(logits))
+
+    def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
+        probability = expand(self.path.schedule.jump_probability(t, s), x)
+        jumps = bernoulli(probability, x, rng=rng) & self.path.is_noise(x)
+        return x.masked_scatter(jumps, draw_categorical(logits[jumps], rng=rng))
+
+
+class ReversalRates(Rates):
+    """The time reversal of the noising chain: tokens also jump among noise, infinitely often at t = 0."""
+
+    def __init__(self, path: Mixture) -> None:
+        self.path = path
+
+    def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
+        path, schedule = self.path, self.path.schedule
+        source, kappa = path.source_prob(x), expand(schedule.kappa(t), x)
+        prior = expand(schedule.sigma(t), x) * source
+        share = (prior + kappa * (1 - _posterior_at(logits, x))) / (prior + kappa)
+        w = expand(schedule.rate(t), x)
+        # A token that is certain in the source would jump to itself; one that the source never puts does not jump.
+        renewal = torch.where(source < 1, expand(schedule.backward_rate(t), x) * share, 0)
+        intensity = torch.where(source > 0, w + renewal, 0)
+        weight = torch.where((source > 0) & (renewal > 0), 1 / (1 + w / renewal), 0)
+        states = path.source_probs.to(x.device).log().expand(*x.shape, -1)
+        return Jump(intensity, EitherLaw(TokenLaw(logits), TokenLaw(states), weight))
+
+    def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws z from the posterior and X_s from q(x_s | x_t, z), which keeps x_t, takes z, or draws from the source.
+
+        With p_s(x_t | z) written out, x_t is kept whatever z is with probability 1 - (kappa_s - kappa_t) / (kappa_s (1 - kappa_t)).
+        Only elsewhere is z needed: the token becomes z, or with probability 1 - kappa_s a draw from the source. If z is x_t
+        itself, that second probability is smaller by the factor A / (A + kappa_t).
+        """
+        path, schedule = self.path, self.path.schedule
+        touched = bernoulli(expand(schedule.jump_probability(t, s) / schedule.kappa(s), x), x, rng=rng) & path.is_noise(x)
+        token = x.masked_scatter(touched, draw_categorical(logits[touched], rng=rng))
+        prior = expand(schedule.sigma(t), x) * path.source_prob(x)
+        renewal = expand(schedule.sigma(s), x) * torch.where(token == x, prior / (prior + expand(schedule.kappa(t), x)), 1)
+        renewed = touched & bernoulli(renewal, x, rng=rng)
+        return torch.where(renewed, path.source(len(x), rng=rng).to(x.device), token)
+
+
+def _posterior_at(logits: Tensor, x: Tensor) -> Tensor:
+    """pi(x_j), the posterior probability of the present token, (B, *shape); zero for the mask."""
+    is_token = x < logits.shape[-1]
+    index = torch.where(is_token, x, 0).unsqueeze(-1)
+    return torch.where(is_token, logits.softmax(-1).gather(-1, index).squeeze(-1), 0).double()
 
 
 def _source_law(source: Any, space: Categorical) -> Tensor:

@@ -85,6 +85,18 @@ class MarkovProcess(ABC):
         """The mean parameter of a network's output; inverse of `natural`."""
         return output
 
+    def natural_at(self, target: State, x: State, t: Tensor) -> State:
+        """`natural` for states `x` at times `t`, which is what the library calls.
+
+        Override this pair instead of `natural` and `mean` where the meaning of the output depends on the state; what is averaged
+        must not.
+        """
+        return self.natural(target)
+
+    def mean_at(self, output: State, x: State, t: Tensor) -> State:
+        """`mean` for states `x` at times `t`; inverse of `natural_at`."""
+        return self.mean(output)
+
     def average(self, targets: State, weights: Tensor) -> State:
         """Posterior mean over a finite set.
 
@@ -116,6 +128,12 @@ class MarkovProcess(ABC):
         """
         raise GenmatchError(f"{type(self).__name__} defines no `transition`; use solver='euler', which needs only its generator.")
 
+    def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
+        """Draws X_1 given X_t = x, if the network's output did not change on [t, 1]; by default `transition` to s = 1. Optional."""
+        return self.transition(output, x, t, torch.ones_like(t), rng=rng)
+
     def supports(self, ability: str) -> bool:
-        """Whether this process defines the optional method `ability`, such as "transition"."""
+        """Whether this process defines the optional method `ability`, such as "transition"; `finish` follows from that."""
+        if ability == "finish" and self.supports("transition"):
+            return True
         return getattr(type(self), ability, None) is not getattr(MarkovProcess, ability, None)

@@ -1,13 +1,13 @@
-r"""Continuous-time Markov chains on tokens: discrete flow matching, masked and uniform diffusion.
+r"""Continuous-time Markov chains on tokens: discrete flow matching, masked, uniform and metric diffusion.
 
-The network predicts the posterior $\pi^j(v | x) = p(x_1^j = v | X_t = x)$ of each token. On the mixture path the conditional
-rate $w_t (\delta_{x_1^j} - \delta_{x_j})$, with $w = \dot\kappa / (1 - \kappa)$, averages to
+The network predicts the posterior $\pi^j(v | x) = p(x_1^j = v | X_t = x)$ of each token, or what determines it. A path of tokens
+owns conditional rates $Q_t^z(v | x_j)$ that lead to a data token $z$; the chain follows their average
 
-    Q^j(v | x) = w_t (pi^j(v | x) - 1[v = x_j]) :
+    Q^j(v | x) = sum_z pi^j(z | x) Q_t^z(v | x_j) :
 
-at rate $w_t$ a token is redrawn from its posterior. With the posterior frozen, a token is redrawn between $t$ and $s$ with
-probability $q = (\kappa_s - \kappa_t) / (1 - \kappa_t)$. A token that the source never puts is data already and stays:
-with the mask as source, every token that is not the mask.
+on the mixture path, at rate $w_t$ a token is redrawn from its posterior. With the posterior frozen, mixture and reversal rates
+have an exact draw of any later state. A token that the source never puts is data already and stays: with the mask as source,
+every token that is not the mask.
 
 Sources: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, theorem 3; "Generative Flows on
 Discrete State-Spaces" (Campbell et al., 2024), https://arxiv.org/abs/2402.04997, section 3.
@@ -19,60 +19,122 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
-from genmatch.generators import Categorical, Generator, Jump
+from genmatch.generators import Generator
 from genmatch.paths.base import Path
-from genmatch.paths.mixture import Mixture
+from genmatch.paths.tokens import TokenPath
 from genmatch.processes.posterior import PosteriorProcess
-from genmatch.tensors import bernoulli, draw_categorical, expand
+from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
+from genmatch.tensors import draw_categorical, expand
+
+_START = 1e-3
 
 
 class CTMC(PosteriorProcess):
     """Tokens that jump from noise to data.
 
     Args:
-        path: a mixture path.
-        prediction: what the network returns: "posterior", logits of p(x1_j given x), (B, *shape, V).
-        rates: "mixture", the rates above.
+        path: a path of tokens: `Mixture`, `Metric`, `Noising` or `Discrete`.
+        prediction: what the network returns, (B, *shape, V): "posterior", logits of p(x1_j given x); "cavity", logits of p(x1_j
+            given the other tokens); "score", log ratios p_t(x with x_j = v) / p_t(x), on a mixture path.
+        rates: how the path is followed, by default in its usual way: "mixture" or "reversal" on a mixture path, "kinetic" on a
+            metric or discrete one, "reversal" on a noising one.
 
     Raises:
-        GenmatchError: if the path is not a mixture, or a name is unknown.
+        GenmatchError: if the path has no tokens, a name is unknown, or a score is asked for off a mixture path.
 
     Example:
-        >>> process = CTMC(Mixture((3,), vocab_size=5, source="uniform"))
+        >>> from genmatch.paths import Mixture
+        >>> process = CTMC(Mixture((3,), vocab_size=5, source="uniform"), rates="reversal")
         >>> process.output_shape
         (3, 5)
     """
 
-    path: Mixture
+    path: TokenPath
     kinds = frozenset({"jump"})
 
-    def __init__(self, path: Path, prediction: str = "posterior", rates: str = "mixture") -> None:
-        if not isinstance(path, Mixture):
-            raise GenmatchError(f"CTMC needs a mixture path, got {path!r}; pass `gm.paths.Mixture(shape, vocab_size)`.")
-        if prediction != "posterior":
-            raise unknown("prediction", str(prediction), ["posterior"])
-        if rates != "mixture":
-            raise unknown("kind of rates", str(rates), ["mixture"])
+    def __init__(self, path: Path, prediction: str = "posterior", rates: str | None = None) -> None:
+        if not isinstance(path, TokenPath):
+            raise GenmatchError(f"CTMC needs a path of tokens, got {path!r}; pass e.g. `gm.paths.Mixture(shape, vocab_size)`.")
+        if prediction not in PREDICTIONS:
+            raise unknown("prediction", str(prediction), PREDICTIONS)
+        if prediction == "score":
+            with_score(path)
         self.path = path
         self.prediction = prediction
-        self.rates = rates
+        self.rates = next(iter(path.rates)) if rates is None else rates
+        if self.rates not in path.rates:
+            raise unknown("kind of rates", str(rates), list(path.rates))
+        self._rates = path.rates[self.rates]
+        # Where kappa = 0 a score is that of the noise, whatever the data.
+        self.t_min = _START if prediction == "score" else 0.0
 
     def __repr__(self) -> str:
         return f"CTMC({self.path}, prediction={self.prediction!r}, rates={self.rates!r})"
 
+    def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
+        """Converts a network's output.
+
+        Args:
+            output: what the network returned, (B, *shape, V).
+            x: states, (B, *shape).
+            t: times in [t_min, 1), (B,).
+            kind: "posterior", "cavity" or "score".
+        """
+        return convert(output, x, t, self.path, self.prediction, kind)
+
+    def natural(self, target: Tensor) -> Tensor:
+        self._needs_no_state("natural")
+        return super().natural(target)
+
+    def mean(self, output: Tensor) -> Tensor:
+        self._needs_no_state("mean")
+        return super().mean(output)
+
+    def natural_at(self, target: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return convert(super().natural(target), x, t, self.path, "posterior", self.prediction)
+
+    def mean_at(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return super().mean(self.predict(output, x, t, "posterior"))
+
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the predicted tokens, nats, (B,), over the tokens that can be noise.
 
-        For tokens as targets this is the cross-entropy of Algorithm 8 of the lecture notes on discrete diffusion.
+        For tokens as targets this is the cross-entropy of Algorithm 8 of the lecture notes on discrete diffusion. For a score it
+        is the score entropy, sum over v of s log(s / s') - s + s', times (1 - kappa) p_0(x_j), which keeps it finite.
         """
-        nats = self.nats(target, output)
+        if self.prediction == "score":
+            nats = self._score_entropy(self.natural_at(target, x, t), output, x, t)
+        else:
+            nats = self.nats(target, self.predict(output, x, t, "posterior"))
         return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
-        return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), Categorical(output))
+        return self._rates.generator(self.predict(output, x, t, "posterior"), x, t)
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
-        probability = expand(self.path.schedule.jump_probability(t, s), x)
-        jumps = bernoulli(probability, x, rng=rng) & self.path.is_noise(x)
-        return x.masked_scatter(jumps, draw_categorical(output[jumps], rng=rng))
+        if not self._rates.has_transition:
+            return super().transition(output, x, t, s, rng=rng)
+        return self._rates.transition(self.predict(output, x, t, "posterior"), x, t, s, rng=rng)
+
+    def finish(self, output: Tensor, x: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Every token that can be noise becomes a draw from its posterior."""
+        noise = self.path.is_noise(x)
+        return x.masked_scatter(noise, draw_categorical(self.predict(output, x, t, "posterior")[noise], rng=rng))
+
+    def supports(self, ability: str) -> bool:
+        if ability == "transition":
+            return self._rates.has_transition
+        return super().supports(ability)
+
+    def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Of the true and the predicted log scores, each coordinate, (B, *shape)."""
+        mixture = with_score(self.path)
+        weight = expand(mixture.schedule.sigma(t), x) * mixture.source_prob(x)
+        s = target.exp()
+        log_ratio = torch.where(s > 0, target, 0) - torch.where(s > 0, output, 0)
+        terms = s * log_ratio - s + output.double().exp()
+        return weight * torch.where(present(x, output), 0, terms).sum(-1)
+
+    def _needs_no_state(self, name: str) -> None:
+        if self.prediction != "posterior":
+            raise GenmatchError(f"`{name}` of a {self.prediction} depends on the state and the time; use `{name}_at(..., x, t)`.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.paths import Gaussian, Mixture
+from genmatch.paths import Gaussian, Metric, Mixture
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
@@ -38,6 +38,18 @@ def uniform(space: Space) -> CTMC:
     """Uniform discrete diffusion: a CTMC in which tokens start random and are redrawn from their posterior."""
     tokens = _categorical("uniform", space)
     return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="uniform"))
+
+
+def uniform_reversal(space: Space) -> CTMC:
+    """Uniform discrete diffusion with the time reversal of its noising chain, whose likelihood bound is tight."""
+    tokens = _categorical("uniform-reversal", space)
+    return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="uniform"), rates="reversal")
+
+
+def metric(space: Space) -> CTMC:
+    """Metric discrete flow: a CTMC in which ordered tokens, such as grey levels, draw near to the data."""
+    tokens = _categorical("metric", space)
+    return CTMC(Metric(tokens.shape, "absolute", vocab_size=tokens.vocab_size))
 
 
 def fading_noise(t: Tensor) -> Tensor:

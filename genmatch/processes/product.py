@@ -76,11 +76,11 @@ class Product(MarkovProcess):
     def generator(self, output: State, x: State, t: Tensor) -> Generator:
         return KroneckerSum(**{name: part.generator(output[name], x[name], t) for name, part in self.parts.items()})
 
-    def natural(self, target: State) -> State:
-        return {name: part.natural(target[name]) for name, part in self.parts.items()}
+    def natural_at(self, target: State, x: State, t: Tensor) -> State:
+        return {name: part.natural_at(target[name], x[name], t) for name, part in self.parts.items()}
 
-    def mean(self, output: State) -> State:
-        return {name: part.mean(output[name]) for name, part in self.parts.items()}
+    def mean_at(self, output: State, x: State, t: Tensor) -> State:
+        return {name: part.mean_at(output[name], x[name], t) for name, part in self.parts.items()}
 
     def average(self, targets: State, weights: Tensor) -> State:
         return {name: part.average(targets[name], weights) for name, part in self.parts.items()}
@@ -91,3 +91,6 @@ class Product(MarkovProcess):
 
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         return {name: part.transition(output[name], x[name], t, s, rng=rng) for name, part in self.parts.items()}
+
+    def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
+        return {name: part.finish(output[name], x[name], t, rng=rng) for name, part in self.parts.items()}

@@ -97,11 +97,11 @@ class Superposition(MarkovProcess):
             total = total + term
         return total
 
-    def natural(self, target: State) -> State:
-        return self._join(lambda process, value: process.natural(value), target)
+    def natural_at(self, target: State, x: State, t: Tensor) -> State:
+        return self._join(lambda process, value: process.natural_at(value, x, t), target)
 
-    def mean(self, output: State) -> State:
-        return self._join(lambda process, value: process.mean(value), output)
+    def mean_at(self, output: State, x: State, t: Tensor) -> State:
+        return self._join(lambda process, value: process.mean_at(value, x, t), output)
 
     def average(self, targets: State, weights: Tensor) -> State:
         return self._join(lambda process, value: process.average(value, weights), targets)
@@ -117,10 +117,16 @@ class Superposition(MarkovProcess):
 
         Each keeps the law of the path exactly, so the mixture does; and for a small step it has the generator of the sum.
         """
+        return self._choose([process.transition(part, x, t, s, rng=rng) for process, part in self._parts(output)], t, rng)
+
+    def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
+        return self._choose([process.finish(part, x, t, rng=rng) for process, part in self._parts(output)], t, rng)
+
+    def _choose(self, ends: list[State], t: Tensor, rng: torch.Generator | None) -> State:
+        """For each sample the end that one process took, drawn by the weights at `t`."""
         chosen = draw_categorical(self.weights_at(t).log(), rng=rng)
-        ends = [process.transition(part, x, t, s, rng=rng) for process, part in self._parts(output)]
-        rows = torch.arange(len(chosen), device=leaves(x)[0].device)
-        return tree_map(lambda *values: torch.stack(values)[chosen.to(rows.device), rows], *ends)
+        rows = torch.arange(len(chosen), device=chosen.device)
+        return tree_map(lambda *values: torch.stack(values)[chosen, rows], *ends)
 
     def _parts(self, output: State) -> list[tuple[MarkovProcess, State]]:
         """Each process with the output that is its own."""

@@ -44,8 +44,8 @@ class Solver(ABC):
             predict: the network; every call is counted.
             x: states, (B, ...).
             t: the present time in [0, 1), float64, (B,).
-            s: the next time. The last step, to s = 1, is taken by `simulate` with the process's `transition`, where there
-                is one: a solver never evaluates a generator at t = 1.
+            s: the next time. The last step, to s = 1, is taken by `simulate` with the process's `finish`, where there is
+                one: a solver never evaluates a generator at t = 1.
             rng: source of randomness.
         """
 

@@ -29,3 +29,14 @@ class Euler(Solver):
 
     def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         return process.generator(predict(x, t), x, t).step(x, s - t, rng=rng)
+
+
+class Finish(Solver):
+    """The last step, into t = 1: the process's own draw of the data that its prediction leads to. `simulate` takes it."""
+
+    order = 1
+    calls = 1
+    needs = ("finish",)
+
+    def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
+        return process.finish(predict(x, t), x, t, rng=rng)
