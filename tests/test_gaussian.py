@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.processes.conversion import convert
+from genmatch.paths.conversion import convert
 from genmatch.schedules import CondOT, Cosine, Polynomial
 from tests.toys import PREDICTIONS, SCHEDULES, GaussianMixture, full, line, name_of, seeded
 

@@ -2,6 +2,8 @@
 
 from genmatch.paths.base import Path
 from genmatch.paths.gaussian import Gaussian
+from genmatch.paths.geodesic import Geodesic
 from genmatch.paths.mixture import Mixture
+from genmatch.paths.prediction import Prediction
 
-__all__ = ["Gaussian", "Mixture", "Path"]
+__all__ = ["Gaussian", "Geodesic", "Mixture", "Path", "Prediction"]
