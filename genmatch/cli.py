@@ -93,7 +93,7 @@ def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config:
     rows = []
     for family in sorted(comparison.families, key=lambda family: family.best["frechet"]):
         best = family.best
-        distance = [f"{best['frechet']:.2f}", f"{over(best['frechet'], comparison.floor['frechet']):.2f}"]
+        distance = [f"{best['frechet']:.3g}", f"{over(best['frechet'], comparison.floor['frechet']):.2f}"]
         rows.append([family.name, *distance, f"{best['coverage']:.1%}", f"{best['nfe']:.0f}", f"{family.run.history['seconds']:.0f} s"])
     _table(["family", "Frechet distance", "x floor", "coverage", "calls", "training"], rows, f"{comparison.data.name}: the best of each family")
     click.echo(f"report: {out / 'report.html'}")

@@ -12,9 +12,9 @@ from genmatch.checks import CHECKS, CheckResult, Report
 from genmatch.checks.base import Tally, check
 from genmatch.checks.statistics import chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
-from genmatch.paths import Gaussian, Mixture
-from genmatch.schedules import VE, VP, Cosine, Polynomial
-from genmatch.spaces import Categorical
+from genmatch.paths import Gaussian, Geodesic, Mixture
+from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
+from genmatch.spaces import SO3, Categorical, Sphere, Torus
 from tests.mutants import FLOW, LAW, MASK, MUTANTS, Broken, BrokenPath
 from tests.test_product_states import JOINT
 
@@ -41,6 +41,10 @@ CORRECT = [
     gm.CTMC(Mixture((2,), vocab_size=3, source=torch.tensor([0.5, 0.5, 0.0]), schedule=Polynomial(3))),
     gm.CTMC(Mixture((2,), vocab_size=3, source=POSITIONS, schedule=Cosine())),
     gm.CTMC(Mixture((2, 3), vocab_size=5, source="uniform")),
+    *(gm.Flow(Geodesic(space, schedule)) for space, schedule in (
+        (Sphere(1), CondOT()), (Sphere(2), CondOT()), (Sphere(3), Polynomial(2)), (Torus(1), CondOT()), (Torus(2), Cosine()), (SO3(), CondOT()),
+    )),
+    gm.Flow(Geodesic(Sphere(2, dtype=torch.float64))),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

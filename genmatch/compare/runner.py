@@ -140,7 +140,7 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
         family = _measure(name, run, plan, out, extractor, test, data)
         comparison.families.append(family)
         best = family.best
-        say(f"      best Frechet distance {best['frechet']:.2f} = {over(best['frechet'], floor['frechet']):.2f} x floor, at {best['nfe']} calls")
+        say(f"      best Frechet distance {best['frechet']:.3g} = {over(best['frechet'], floor['frechet']):.2f} x floor, at {best['nfe']} calls")
         write_report(comparison, out)
     return comparison
 

@@ -47,9 +47,12 @@ class Path(ABC):
         Raises:
             GenmatchError: if this path has no velocity, or not that statistic.
         """
-        raise GenmatchError(
-            f"{self} has no velocity to follow; pass `gm.paths.Gaussian(shape)`, `gm.paths.Geodesic(space)` or a path that defines `prediction`."
-        )
+        raise GenmatchError(f"{self} has no velocity; a path that has one defines `prediction`, as `Gaussian` and `Geodesic` do.")
+
+    @property
+    def has_velocity(self) -> bool:
+        """Whether `prediction` is defined."""
+        return type(self).prediction is not Path.prediction
 
     def source(self, n: int, *, rng: torch.Generator | None = None) -> State:
         """Draws `n` states X_0 ~ p_0 on the device of `rng`.

@@ -19,8 +19,10 @@ class VelocityProcess(MarkovProcess):
     """
 
     def __init__(self, path: Path, prediction: str) -> None:
-        if not isinstance(path, Path):
-            raise GenmatchError(f"{type(self).__name__} needs a path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
+        if not isinstance(path, Path) or not path.has_velocity:
+            raise GenmatchError(
+                f"{type(self).__name__} needs a path with a velocity, got {path!r}; pass `gm.paths.Gaussian(shape)` or `gm.paths.Geodesic(space)`."
+            )
         self.path = path
         self.prediction = prediction
         self.meaning = path.prediction(prediction)

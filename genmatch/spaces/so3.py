@@ -71,7 +71,9 @@ class SO3(Manifold):
         for _ in range(_ORTHOGONAL_STEPS):
             x = _orthogonal_step(x)
         # A reflection has no rotation near it.
-        return torch.where((torch.linalg.det(x.double()) > 0).reshape(-1, 1, 1), x, torch.nan)
+        first, second, third = x.unbind(-1)
+        determinant = (torch.linalg.cross(first, second) * third).sum(-1)
+        return torch.where((determinant > 0).reshape(-1, 1, 1), x, torch.nan)
 
     def norm(self, v: Tensor) -> Tensor:
         """The rate of turning |w|: the Frobenius norm over sqrt(2), (B,)."""
