@@ -173,6 +173,7 @@ def test_the_data_point_is_no_statistic_on_a_sphere():
     assert float(z.abs().max()) > 10
 
 
+@pytest.mark.slow
 def test_marginal_flow_on_the_circle_carries_quantiles():
     """A flow on a circle keeps the order of points: the share of points up to an angle is the exact one at every angle."""
     space, n, time = Torus(1, F64), 4000, 0.9
