@@ -29,7 +29,7 @@ from torch import Tensor
 from genmatch.destinations import Categorical, Chained, Destination, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
-from genmatch.spaces import Space, TestFunction
+from genmatch.spaces import Manifold, Space, TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
 
 __all__ = ["Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
@@ -51,7 +51,7 @@ class Generator(ABC):
     @property
     @abstractmethod
     def kinds(self) -> frozenset[str]:
-        """What the terms are: a subset of "drift", "brownian" and "jump"."""
+        """What the terms are: a subset of "drift", "geodesic drift", "brownian" and "jump"."""
 
     @abstractmethod
     def apply(self, f: TestFunction, x: State) -> Tensor:
@@ -119,6 +119,7 @@ class Drift(Generator):
 
     Args:
         velocity: u at each state, the shape of the states.
+        space: a manifold, along whose geodesics the states move; straight lines by default.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
@@ -126,21 +127,23 @@ class Drift(Generator):
         tensor([10.])
     """
 
-    def __init__(self, velocity: Tensor) -> None:
+    def __init__(self, velocity: Tensor, space: Manifold | None = None) -> None:
         self.velocity = velocity
+        self.space = space
 
     @property
     def kinds(self) -> frozenset[str]:
-        return frozenset({"drift"})
+        return frozenset({"drift" if self.space is None else "geodesic drift"})
 
     def apply(self, f: TestFunction, x: Tensor) -> Tensor:
         return (self.velocity * _gradient(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
-        return x + _spread(h, x) * self.velocity
+        way = _spread(h, x) * self.velocity
+        return x + way if self.space is None else self.space.exp(x, way)
 
     def scaled(self, weight: Weight) -> Drift:
-        return Drift(_spread(weight, self.velocity) * self.velocity)
+        return Drift(_spread(weight, self.velocity) * self.velocity, self.space)
 
 
 class Brownian(Generator):
@@ -275,7 +278,7 @@ class Sum(Generator):
     def __init__(self, *terms: Generator) -> None:
         if any(isinstance(term, KroneckerSum) for term in terms):
             raise GenmatchError("a product's generator adds only to one over the same modalities; got another kind of term.")
-        self.drift = _merge(Drift, lambda a, b: Drift(a.velocity + b.velocity), terms)
+        self.drift = _merge(Drift, _merge_drifts, terms)
         self.brownian = _merge(Brownian, lambda a, b: Brownian(a.variance + b.variance), terms)
         self.jump = _merge(Jump, _merge_jumps, terms)
 
@@ -381,6 +384,12 @@ def _merge(kind: type[T], add: Callable[[T, T], T], terms: tuple[Generator, ...]
     """The sum of the terms of one kind; None if there are none."""
     mine = [term for term in terms if isinstance(term, kind)]
     return functools.reduce(add, mine) if mine else None
+
+
+def _merge_drifts(a: Drift, b: Drift) -> Drift:
+    if a.space != b.space:
+        raise GenmatchError(f"drifts add only on one space, got {a.space or 'R^d'} and {b.space or 'R^d'}.")
+    return Drift(a.velocity + b.velocity, a.space)
 
 
 def _merge_jumps(a: Jump, b: Jump) -> Jump:

@@ -143,6 +143,7 @@ processes = Registry(
         "uniform": "genmatch.processes.families:uniform",
         "uniform-reversal": "genmatch.processes.families:uniform_reversal",
         "metric": "genmatch.processes.families:metric",
+        "geodesic": "genmatch.processes.families:geodesic",
     },
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""
@@ -159,6 +160,7 @@ solvers = Registry(
         "rk4": "genmatch.solvers.ode:RK4",
         "dopri5": "genmatch.solvers.ode:Dopri5",
         "euler-maruyama": "genmatch.solvers.sde:EulerMaruyama",
+        "geodesic-midpoint": "genmatch.solvers.geodesic:GeodesicMidpoint",
         "sde-exponential": "genmatch.solvers.sde:SDEExponential",
         "algorithm7": "genmatch.solvers.ctmc:Algorithm7",
         "tau-leaping": "genmatch.solvers.ctmc:TauLeaping",
@@ -175,6 +177,7 @@ data = Registry(
         "checkerboard": "genmatch.data.toys:checkerboard",
         "gaussians": "genmatch.data.toys:gaussians",
         "chain": "genmatch.data.toys:chain",
+        "airports": "genmatch.data.airports:airports",
     },
 )
 """Functions without arguments that return a `genmatch.data.DataSet`."""

@@ -25,7 +25,7 @@ from genmatch.files import read_json, write_atomically, write_json, write_tensor
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
-from genmatch.spaces import Categorical, Euclidean
+from genmatch.spaces import Categorical, Euclidean, Sphere
 from genmatch.tensors import State
 from genmatch.training import train
 
@@ -85,7 +85,7 @@ def find_process(name: str, data: str | None = None) -> MarkovProcess:
         raise GenmatchError(f"`{name}` must be a process or a function that makes one, got {type(thing).__name__}.")
     if not inspect.signature(thing).parameters:
         return _made(lambda _: thing(), None, name)
-    spaces = [view.space for view in data_sets.get(data).views] if data else [Euclidean((2,)), Categorical((2,), 3)]
+    spaces = [view.space for view in data_sets.get(data).views] if data else [Euclidean((2,)), Categorical((2,), 3), Sphere(2)]
     reasons = []
     for space in spaces:
         try:

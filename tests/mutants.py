@@ -10,9 +10,10 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
-from genmatch.paths import Discrete, Gaussian, Metric, Mixture, Noising, Path
+from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path
 from genmatch.processes import MarkovProcess
 from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
+from genmatch.spaces import SO3, Sphere, Torus
 from genmatch.tensors import expand
 
 
@@ -558,4 +559,91 @@ MUTANTS += [
     ("noising: rates that are not reversed", Follow(Noising((2,), CHAIN), jumps=no_ratio), "forward-conditional"),
     ("noising: no clock", Follow(Noising((2,), CHAIN), clock=still), "forward-conditional"),
     ("noising: half a transition", Broken(gm.CTMC(Noising((2,), CHAIN)), transition=half_way), "transition-path"),
+]  # fmt: skip
+
+
+# Manifolds
+
+SPHERE, TORUS, ROTATIONS = (gm.Flow(Geodesic(space)) for space in (Sphere(2), Torus(2), SO3()))
+
+
+def data_target(good, x, t, x1, *, x0=None):
+    return x1
+
+
+def to_the_mean(good, output, x, t):
+    """Heads for the mean of the data points, brought back to the sphere: the trap of a target that is a point."""
+    space = good.space
+    return Drift(expand(good.path.schedule.rate(t), x) * space.log(x, space.nearest(output)), space)
+
+
+def through_the_ball(good, x, t, x1, *, x0=None):
+    """The straight way to x1, which is not tangent and has no wrap."""
+    return expand(good.path.schedule.rate(t), x) * (x1 - x)
+
+
+def unprojected(good, output, x, t):
+    return Drift(output, good.space)
+
+
+def off_the_manifold(good, output, x, t):
+    return Drift(good.predict(output, x, t, "velocity"))
+
+
+def from_the_other_side(good, x, t, x1, *, x0=None):
+    return -expand(good.path.schedule.rate(t), x) * good.space.log(x1, x)
+
+
+def space_velocity(good, x, t, x1, *, x0=None):
+    """The body velocity, applied as if it were one of the space."""
+    return x.mT @ good.target(x, t, x1) @ x
+
+
+def without_wrap(good, x1, t, x0, rng):
+    return x1 + expand(good.schedule.sigma(t), x1) * (good.space.random(len(x1), rng=rng, dtype=x1.dtype) - x1)
+
+
+def exponent(of_way, of_stretch):
+    """A density with wrong exponents of 1 - kappa and of the stretch of volumes."""
+
+    def changed(good, x, t, x1):
+        way, v = good.schedule.sigma(t), good.space.log(x1.double(), x.double())
+        return good._log_prob(x, t, x1) - of_way * torch.log(way) - of_stretch * good.space.log_stretch(v)
+
+    return changed
+
+
+def polar_source(good, n, rng):
+    """Latitude and longitude uniform: too many points near the poles."""
+    latitude, longitude = ((torch.rand(n, generator=rng) - 0.5) * math.pi * k for k in (1, 2))
+    return torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], -1)
+
+
+def tangent_line(good, output, x, t, s, *, rng=None):
+    """A straight step, brought back to the sphere by its nearest point."""
+    share = good.path.schedule.jump_probability(t, s) / good.path.schedule.rate(t)
+    return good.space.nearest(x + expand(share, x) * output)
+
+
+MUTANTS += [
+    ("sphere: x1 as the target", Broken(SPHERE, target=data_target, generator=to_the_mean), "affine"),
+    ("sphere: x1 as the target, marginal", Broken(SPHERE, target=data_target, generator=to_the_mean), "forward-marginal"),
+    ("sphere: velocity not tangent", Broken(SPHERE, target=through_the_ball, generator=unprojected), "forward-conditional"),
+    ("sphere: straight way, projected", Broken(SPHERE, target=through_the_ball), "forward-conditional"),
+    ("sphere: velocity of another tangent space", Broken(SPHERE, target=from_the_other_side), "forward-conditional"),
+    ("sphere: steps leave the manifold", Broken(SPHERE, generator=off_the_manifold), "shapes"),
+    ("sphere: velocity times 1.1, marginal", Broken(SPHERE, generator=scaled_generator(1.1)), "forward-marginal"),
+    ("sphere: wrong exponent of 1 - kappa", Broken(SPHERE, path=BrokenPath(SPHERE.path, _log_prob=exponent(-1, 0))), "path-samples"),
+    ("sphere: wrong exponent of the sine", Broken(SPHERE, path=BrokenPath(SPHERE.path, _log_prob=exponent(0, 1))), "path-samples"),
+    ("sphere: wrong exponent of the sine, marginal", Broken(SPHERE, path=BrokenPath(SPHERE.path, _log_prob=exponent(0, 1))), "forward-marginal"),
+    ("sphere: source uniform in angles", Broken(SPHERE, path=BrokenPath(SPHERE.path, _source=polar_source)), "source"),
+    ("sphere: transition along a straight line", Broken(SPHERE, transition=tangent_line), "transition-path"),
+    ("sphere: half a transition", Broken(SPHERE, transition=half_way), "transition-generator"),
+    ("sphere: loss weighted by x1", Broken(SPHERE, divergence=weighted_by_target), "bregman"),
+    ("torus: target without wrap", Broken(TORUS, target=through_the_ball), "forward-conditional"),
+    ("torus: samples without wrap", Broken(TORUS, path=BrokenPath(TORUS.path, _sample=without_wrap)), "path-samples"),
+    ("torus: wrong exponent of 1 - kappa", Broken(TORUS, path=BrokenPath(TORUS.path, _log_prob=exponent(1, 0))), "path-samples"),
+    ("rotations: body velocity from the wrong side", Broken(ROTATIONS, target=space_velocity), "forward-conditional"),
+    ("rotations: wrong exponent of the angle", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(0, 1))), "path-samples"),
+    ("schedule: stale d_sigma, sphere", gm.Flow(Geodesic(Sphere(2), BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma))), "forward-conditional"),
 ]  # fmt: skip

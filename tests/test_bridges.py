@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.processes.conversion import convert
+from genmatch.paths.conversion import convert
 from genmatch.schedules import VE, CondOT, Cosine, Polynomial
 from genmatch.solvers.sde import SDEExponential
 from tests.toys import PREDICTIONS, SCHEDULES, full, line, name_of, seeded

@@ -12,9 +12,9 @@ from genmatch.checks import CHECKS, CheckResult, Report
 from genmatch.checks.base import Tally, check
 from genmatch.checks.statistics import chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
-from genmatch.paths import Discrete, Gaussian, Metric, Mixture, Noising
-from genmatch.schedules import VE, VP, Cosine, Polynomial
-from genmatch.spaces import Categorical
+from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising
+from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
+from genmatch.spaces import SO3, Categorical, Sphere, Torus
 from tests.mutants import CHAIN, FLOW, LAW, MASK, METRIC, MUTANTS, Broken, BrokenPath, squared_slope, squared_table
 from tests.test_product_states import JOINT
 
@@ -51,6 +51,10 @@ CORRECT = [
     gm.CTMC(Noising((2,), CHAIN)),
     gm.CTMC(Noising((1,), CHAIN, schedule=Polynomial(2)), prediction="cavity"),
     gm.CTMC(Discrete((2,), squared_table, squared_slope)),
+    *(gm.Flow(Geodesic(space, schedule)) for space, schedule in (
+        (Sphere(1), CondOT()), (Sphere(2), CondOT()), (Sphere(3), Polynomial(2)), (Torus(1), CondOT()), (Torus(2), Cosine()), (SO3(), CondOT()),
+    )),
+    gm.Flow(Geodesic(Sphere(2, dtype=torch.float64))),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ def run(*arguments):
 def test_list_names_everything_with_a_line_each():
     result = run("list")
     assert result.exit_code == 0
-    for name in ("flow", "diffusion", "mask", "uniform", "exact", "algorithm7", "digits", "checkerboard"):
+    for name in ("flow", "diffusion", "mask", "uniform", "exact", "algorithm7", "digits", "checkerboard", "geodesic", "airports"):
         assert name in result.output
     assert "Masked diffusion" in result.output
 

@@ -7,6 +7,7 @@ import torch
 
 import genmatch as gm
 from genmatch.data import Checkerboard, DataSet, GaussianMixture, MarkovChain, View
+from genmatch.data.airports import degrees, unit_vectors
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical, Euclidean
 
@@ -36,6 +37,21 @@ def test_digits_are_split_once_and_lose_nothing_as_vectors_or_tokens():
     assert len(data.labels[0]) == 1297
     seen = {tuple(row.tolist()) for row in tokens.train}
     assert sum(tuple(row.tolist()) in seen for row in tokens.test) == 0
+
+
+def test_airports_are_places_on_the_sphere_and_maps_find_them_again():
+    data = gm.data.get("airports")
+    sphere, vectors = data.views
+    assert (len(data.train), len(data.test)) == (8000, 2000)
+    assert isinstance(sphere.space, gm.spaces.Sphere)
+    assert float(torch.cdist(data.test.double(), data.train.double()).min()) > 0  # no place is in both
+    assert torch.equal(vectors.decode(3 * vectors.test), vectors.decode(vectors.test))
+    latitude, longitude = degrees(data.train.double()).unbind(-1)
+    assert float((latitude < -60).double().mean()) < 0.01  # Antarctica has few, the contiguous United States many
+    assert float(((latitude > 25) & (latitude < 49) & (longitude > -125) & (longitude < -67)).double().mean()) > 0.2
+    known = torch.tensor([[0.0, 0.0], [90.0, 0.0], [0.0, 90.0], [-33.9, 151.2]], dtype=torch.float64)
+    torch.testing.assert_close(degrees(unit_vectors(known)), known, atol=1e-12, rtol=0)
+    torch.testing.assert_close(unit_vectors(known)[:3], torch.eye(3, dtype=torch.float64)[[0, 2, 1]], atol=1e-15, rtol=0)
 
 
 def test_decoding_rounds_to_grey_levels():

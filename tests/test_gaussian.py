@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.processes.conversion import convert
+from genmatch.paths.conversion import convert
 from genmatch.schedules import CondOT, Cosine, Polynomial
 from tests.toys import PREDICTIONS, SCHEDULES, GaussianMixture, full, line, name_of, seeded
 
@@ -137,7 +137,7 @@ def test_the_loss_of_a_score_is_that_of_the_noise():
 
 
 BAD = [
-    (lambda: gm.Flow(gm.paths.Mixture((2,), 3)), "Flow needs a Gaussian path, got Mixture.*pass `gm.paths.Gaussian"),
+    (lambda: gm.Flow(gm.paths.Mixture((2,), 3)), "Flow needs a path with a velocity, got Mixture.*pass `gm.paths.Gaussian"),
     (lambda: gm.Diffusion("path"), "Diffusion needs a Gaussian path, got 'path'"),
     (lambda: gm.Flow(line(), prediction="velocty"), "unknown prediction `velocty`; did you mean `velocity`"),
     (lambda: gm.Flow(line(), prediction=None), "unknown prediction `None`.*Known: data, noise, score, velocity"),

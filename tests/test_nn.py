@@ -1,17 +1,22 @@
 """Reference networks: every space in, every output shape out, positions and channels where they belong."""
 
+import math
+
 import pytest
 import torch
 
 import genmatch as gm
 from genmatch.errors import GenmatchError
-from genmatch.spaces import Categorical, Euclidean, ProductSpace
+from genmatch.spaces import SO3, Categorical, Euclidean, ProductSpace, Sphere, Torus
 
 NETWORKS = [gm.nn.MLP, gm.nn.Transformer]
 CASES = [
     (Euclidean((3,)), (3,)),
     (Euclidean((2, 4, 4)), (2, 4, 4)),
     (Euclidean((2, 4, 4)), (2, 4, 4, 5)),
+    (Sphere(2), (3,)),
+    (Torus(3), (3,)),
+    (SO3(), (3, 3)),
     (Categorical((6,), 5), (6, 5)),
     (Categorical((6,), 5, mask=True), (6, 5)),
     (Categorical((2, 3), 5), (2, 3, 5)),
@@ -65,6 +70,17 @@ def test_transformer_keeps_pixels_and_channels_in_place():
     moved = (net(x, t) - net(changed, t)).abs()[0] > 1e-6
     assert moved[:, 1, 2].all()
     assert moved.sum() == 2
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_see_no_seam_in_an_angle(network):
+    net = network(Torus(1), (1,), width=16, depth=1)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    near, t = torch.tensor([[-math.pi], [math.pi - 1e-6], [0.0]]), torch.full((3,), 0.5)
+    out = net(near, t)
+    torch.testing.assert_close(out[0], out[1], atol=1e-4, rtol=0)
+    assert (out[0] - out[2]).abs() > 1e-2
 
 
 def test_transformer_head_acts_on_each_position_alone():

@@ -43,7 +43,8 @@ PROCESSES = [
     (chain("positions"), token_data()[[5, 60]]),
     (Bare(), POINTS),
 ]
-EVERY = [(process, data, name) for process, data in PROCESSES for name in gm.solvers.available(process)]
+CURVED = [(gm.Flow(gm.paths.Geodesic(space)), space.random(2, rng=seeded())) for space in (gm.spaces.Sphere(2), gm.spaces.Torus(2), gm.spaces.SO3())]
+EVERY = [(process, data, name) for process, data in [*PROCESSES, *CURVED] for name in gm.solvers.available(process)]
 
 
 @pytest.mark.parametrize(("process", "data", "name"), EVERY, ids=[f"{p}-{n}" for p, _, n in EVERY])

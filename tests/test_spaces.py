@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.spaces import Categorical, Euclidean, ProductSpace
+from genmatch.spaces import SO3, Categorical, Euclidean, ProductSpace, Sphere, Torus
 from tests.toys import seeded
 
 SPACES = [
@@ -12,6 +12,10 @@ SPACES = [
     Categorical((3,), 5),
     Categorical((2, 2), 3, mask=True),
     ProductSpace(image=Euclidean((2,)), text=Categorical((3,), 4)),
+    Sphere(2),
+    Torus(2, dtype=torch.float64),
+    SO3(),
+    ProductSpace(place=Sphere(2), turn=SO3()),
 ]
 every = pytest.mark.parametrize("space", SPACES, ids=str)
 
@@ -47,7 +51,7 @@ def test_enumerate_and_index_are_inverse():
 
 
 def test_sizes():
-    assert [space.size for space in SPACES] == [6, 4, 3, 4, 5]
+    assert [space.size for space in SPACES] == [6, 4, 3, 4, 5, 3, 2, 9, 12]
     assert SPACES[3].num_states == 4
     assert SPACES[3].mask_id == 3
     with pytest.raises(gm.GenmatchError, match=r"has no mask.*source='mask'"):

@@ -30,7 +30,7 @@ COLUMNS = {
     "coverage": ("coverage", "share of test points with a sample nearby; higher is better", "{:.1%}"),
     "confidence": ("confidence", "mean of the classifier's largest probability", "{:.1%}"),
     "balance": ("balance", "entropy of the predicted classes, 1 = all equally often", "{:.3f}"),
-    "nearest_train": ("to training", "mean distance to the nearest training point; far below that of test points means copies", "{:.2f}"),
+    "nearest_train": ("to training", "mean distance to the nearest training point; far below that of test points means copies", "{:.3g}"),
     "seconds": ("sampling", "seconds for all samples on this machine", "{:.1f} s"),
 }
 

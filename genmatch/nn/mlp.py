@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from genmatch.errors import GenmatchError
-from genmatch.nn.conditioning import Conditioning, Modulation
-from genmatch.spaces import Categorical, Euclidean, Space
+from genmatch.nn.conditioning import Conditioning, Modulation, Smooth
+from genmatch.spaces import Categorical, Euclidean, Manifold, Space
 
 
 class MLP(nn.Module):
@@ -24,7 +24,7 @@ class MLP(nn.Module):
         token_width: of the embedding of a token.
 
     Raises:
-        GenmatchError: for a space that is neither Euclidean nor categorical.
+        GenmatchError: for a space that is neither Euclidean nor categorical nor a manifold.
 
     Example:
         >>> import torch
@@ -90,9 +90,9 @@ class _Tokens(nn.Module):
 class _Vectors(nn.Module):
     """Flattens a state and maps it linearly, in the network's precision."""
 
-    def __init__(self, space: Euclidean, width: int) -> None:
+    def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.mix = nn.Linear(space.size, width)
+        self.mix = nn.Linear(size, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mix(x.flatten(1).to(self.mix.weight.dtype))
@@ -102,5 +102,7 @@ def _embedding(space: Space, width: int, token_width: int) -> nn.Module:
     if isinstance(space, Categorical):
         return _Tokens(space, width, token_width)
     if isinstance(space, Euclidean):
-        return _Vectors(space, width)
-    raise GenmatchError(f"MLP takes states of a Euclidean or Categorical space, got {space}; write a network for it.")
+        return _Vectors(space.size, width)
+    if isinstance(space, Manifold):
+        return nn.Sequential(Smooth(space), _Vectors(space.channels * space.size, width))
+    raise GenmatchError(f"MLP takes states of a Euclidean or Categorical space or a manifold, got {space}; write a network for it.")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from genmatch.errors import GenmatchError
-from genmatch.nn.conditioning import Conditioning, Modulation
-from genmatch.spaces import Categorical, Euclidean, Space
+from genmatch.nn.conditioning import Conditioning, Modulation, Smooth
+from genmatch.spaces import Categorical, Euclidean, Manifold, Space
 
 
 class Transformer(nn.Module):
@@ -133,4 +133,6 @@ def _embedding(space: Space, width: int) -> tuple[nn.Module, int, int]:
     if isinstance(space, Euclidean):
         channels = space.shape[0] if len(space.shape) > 1 else 1
         return _Values(channels, width), space.size // channels, channels
-    raise GenmatchError(f"Transformer takes states of a Euclidean or Categorical space, got {space}; write a network for it.")
+    if isinstance(space, Manifold):
+        return nn.Sequential(Smooth(space), _Values(space.channels, width)), space.size, 1
+    raise GenmatchError(f"Transformer takes states of a Euclidean or Categorical space or a manifold, got {space}; write a network for it.")

@@ -3,10 +3,12 @@
 from genmatch.paths.base import Path
 from genmatch.paths.discrete import Discrete
 from genmatch.paths.gaussian import Gaussian
+from genmatch.paths.geodesic import Geodesic
 from genmatch.paths.metric import Metric
 from genmatch.paths.mixture import Mixture
 from genmatch.paths.noising import Noising
+from genmatch.paths.prediction import Prediction
 from genmatch.paths.product import Product
 from genmatch.paths.tokens import TokenPath
 
-__all__ = ["Discrete", "Gaussian", "Metric", "Mixture", "Noising", "Path", "Product", "TokenPath"]
+__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "TokenPath"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.paths.prediction import Prediction
 from genmatch.schedules import Schedule
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, check_times
@@ -44,6 +45,19 @@ class Path(ABC):
     def caveats(self) -> Mapping[str, str]:
         """Laws that this path keeps only approximately: the name of the check, and the reason."""
         return {}
+
+    def prediction(self, name: str) -> Prediction:
+        """What the statistic `name` means on this path, such as "velocity". Optional: only for paths that have a velocity.
+
+        Raises:
+            GenmatchError: if this path has no velocity, or not that statistic.
+        """
+        raise GenmatchError(f"{self} has no velocity; a path that has one defines `prediction`, as `Gaussian` and `Geodesic` do.")
+
+    @property
+    def has_velocity(self) -> bool:
+        """Whether `prediction` is defined."""
+        return type(self).prediction is not Path.prediction
 
     def source(self, n: int, *, rng: torch.Generator | None = None) -> State:
         """Draws `n` states X_0 ~ p_0 on the device of `rng`.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.gaussian_prediction import GaussianPrediction
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean
 from genmatch.tensors import expand
@@ -44,6 +45,10 @@ class Gaussian(Path):
     @property
     def caveats(self) -> Mapping[str, str]:
         return self.schedule.caveats
+
+    def prediction(self, name: str) -> GaussianPrediction:
+        """The statistic "velocity", "data", "noise" or "score"."""
+        return GaussianPrediction(self, name)
 
     def noise(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
         """The standard normal noise in `x`: from the source draw `x0` if known, else (x - alpha x1) / sigma."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,8 +37,8 @@ class MarkovProcess(ABC):
     """
 
     path: Path
-    kinds: ClassVar[frozenset[str]]
-    """What the generator is made of: a subset of "drift", "brownian" and "jump". Solvers ask for it."""
+    kinds: frozenset[str]
+    """What the generator is made of: a subset of "drift", "geodesic drift", "brownian" and "jump". Solvers ask for it."""
 
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""

@@ -21,13 +21,14 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Brownian, Drift, Generator
 from genmatch.paths.base import Path
-from genmatch.processes.gaussian import GaussianProcess
+from genmatch.paths.gaussian import Gaussian
+from genmatch.processes.velocity import VelocityProcess
 from genmatch.tensors import expand
 
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(32))
 
 
-class Diffusion(GaussianProcess):
+class Diffusion(VelocityProcess):
     """A stochastic differential equation with the same marginals as the flow.
 
     Near t = 1 noise that does not fade with sigma is renewed many times a step, and a step with the prediction frozen is
@@ -42,9 +43,12 @@ class Diffusion(GaussianProcess):
         GenmatchError: if the path is not Gaussian, the noise is negative, or the prediction is unknown.
     """
 
+    path: Gaussian
     kinds = frozenset({"drift", "brownian"})
 
     def __init__(self, path: Path, noise: float | Callable[[Tensor], Tensor] = 1.0, prediction: str = "data") -> None:
+        if not isinstance(path, Gaussian):
+            raise GenmatchError(f"Diffusion needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
         super().__init__(path, prediction)
         if not callable(noise) and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
             raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")

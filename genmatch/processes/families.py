@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.paths import Gaussian, Metric, Mixture
+from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
 from genmatch.schedules import CondOT
-from genmatch.spaces import Categorical, Euclidean, Space
+from genmatch.spaces import Categorical, Euclidean, Manifold, Space
 
 
 def flow(space: Space) -> Flow:
     """Flow matching: an ODE along straight Gaussian paths; the network predicts the velocity."""
     return Flow(Gaussian(_euclidean("flow", space).shape, schedule=CondOT()))
+
+
+def geodesic(space: Space) -> Flow:
+    """Flow matching on a manifold: an ODE along geodesics; the network predicts the tangent velocity."""
+    if not isinstance(space, Manifold):
+        raise GenmatchError(f"the family `geodesic` needs data on a manifold, such as a Sphere, got {space}.")
+    return Flow(Geodesic(space))
 
 
 def diffusion(space: Space) -> Diffusion:

@@ -1,8 +1,10 @@
-r"""Flow matching: the deterministic process $dX = u_t(X)\,dt$ along a Gaussian path.
+r"""Flow matching: the deterministic process that follows the marginal velocity of a path.
 
-The marginal velocity is $u_t(x) = \dot\alpha\,E[x_1 | x] + \dot\sigma\,E[x_0 | x]$.
+On a Gaussian path $dX = u_t(X)\,dt$ with $u_t(x) = \dot\alpha\,E[x_1 | x] + \dot\sigma\,E[x_0 | x]$; on a manifold
+$u_t(x) = w_t\,E[\log_x(x_1) | x]$, a mean of tangent vectors at $x$.
 
-Source: "Flow Matching for Generative Modeling" (Lipman et al., 2023), https://arxiv.org/abs/2210.02747.
+Sources: "Flow Matching for Generative Modeling" (Lipman et al., 2023), https://arxiv.org/abs/2210.02747; "Flow Matching on
+General Geometries" (Chen & Lipman, 2024), https://arxiv.org/abs/2302.03660.
 """
 
 from __future__ import annotations
@@ -10,39 +12,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmatch.generators import Drift, Generator
+from genmatch.generators import Generator
 from genmatch.paths.base import Path
-from genmatch.processes.gaussian import GaussianProcess
-from genmatch.tensors import expand
+from genmatch.processes.velocity import VelocityProcess
 
 
-class Flow(GaussianProcess):
+class Flow(VelocityProcess):
     """An ordinary differential equation that carries noise to data.
 
     Args:
-        path: a Gaussian path.
-        prediction: what the network returns: "velocity", "data", "noise" or "score".
+        path: a path with a velocity: `Gaussian`, `Geodesic`, or any that defines `prediction`.
+        prediction: what the network returns: "velocity"; on a Gaussian path also "data", "noise" or "score".
 
     Raises:
-        GenmatchError: if the path is not Gaussian or the prediction is unknown.
+        GenmatchError: if the path has no velocity, or the prediction is not one of the path's.
 
     Example:
-        >>> from genmatch.paths import Gaussian
+        >>> from genmatch.paths import Gaussian, Geodesic
         >>> Flow(Gaussian((2,)))
         Flow(Gaussian((2,), schedule=CondOT()), prediction='velocity')
+        >>> from genmatch.spaces import Sphere
+        >>> sorted(Flow(Geodesic(Sphere(2))).kinds)
+        ['geodesic drift']
     """
-
-    kinds = frozenset({"drift"})
 
     def __init__(self, path: Path, prediction: str = "velocity") -> None:
         super().__init__(path, prediction)
+        self.kinds = self.meaning.kinds
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
-        return Drift(self.predict(output, x, t, "velocity"))
+        return self.meaning.drift(output, x, t)
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
-        schedule = self.path.schedule
-        ratio = schedule.sigma(s) / schedule.sigma(t)
-        x1 = self.predict(output, x, t, "data")
-        return expand(ratio, x) * x + expand(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x1
+        """The step with the prediction frozen: DDIM on a Gaussian path, a geodesic on a manifold."""
+        return self.meaning.transition(output, x, t, s)

@@ -1,8 +1,4 @@
-"""State spaces: where the states of a Markov process live, and what a valid state looks like.
-
-A space says what shape and dtype a batch of states has, checks one (`validate`), and turns what a user has into one
-(`prepare`).
-"""
+"""The spaces without curvature: vectors, tokens, and several side by side; and what every space can do."""
 
 from __future__ import annotations
 
@@ -53,6 +49,10 @@ class Space(ABC):
     @abstractmethod
     def prepare(self, data: Any, name: str = "data") -> State:
         """Turns arrays or tensors into a valid batch of states in the dtype of this space."""
+
+    def settle(self, x: State) -> State:
+        """States that were cast to another precision, as exactly in the space as that allows: `x` itself on flat spaces."""
+        return x
 
     @abstractmethod
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
@@ -314,6 +314,9 @@ class ProductSpace(Space):
 
     def prepare(self, data: Any, name: str = "data") -> State:
         return self._same_length({part: space.prepare(value, label) for part, space, value, label in self._zip(data, name)}, name)
+
+    def settle(self, x: State) -> State:
+        return {name: space.settle(x[name]) for name, space in self.parts.items()}
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
         return {name: space.random(n, rng=rng) for name, space in self.parts.items()}

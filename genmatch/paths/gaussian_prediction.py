@@ -1,31 +1,28 @@
-"""What every process on a Gaussian path shares: the statistic that its network predicts, and the conversions."""
+"""What a network predicts on a Gaussian path: the velocity, the data, the noise or the score, which convert into each other."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, unknown
-from genmatch.paths.base import Path
-from genmatch.paths.gaussian import Gaussian
-from genmatch.processes.base import MarkovProcess
-from genmatch.processes.conversion import PREDICTIONS, coefficients, convert
+from genmatch.errors import unknown
+from genmatch.generators import Drift
+from genmatch.paths.conversion import PREDICTIONS, coefficients, convert
+from genmatch.paths.prediction import Prediction
 from genmatch.tensors import expand
+
+if TYPE_CHECKING:
+    from genmatch.paths.gaussian import Gaussian
 
 _START = 1e-3
 
 
-class GaussianProcess(MarkovProcess):
-    """A process on a Gaussian path whose network predicts the velocity, the data, the noise or the score."""
+class GaussianPrediction(Prediction):
+    """One of the four statistics of a Gaussian path, by name."""
 
-    path: Gaussian
-    kinds: ClassVar[frozenset[str]]
-
-    def __init__(self, path: Path, prediction: str) -> None:
-        if not isinstance(path, Gaussian):
-            raise GenmatchError(f"{type(self).__name__} needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
+    def __init__(self, path: Gaussian, prediction: str) -> None:
         if prediction not in PREDICTIONS:
             raise unknown("prediction", str(prediction), PREDICTIONS)
         self.path = path
@@ -40,9 +37,6 @@ class GaussianProcess(MarkovProcess):
             return torch.zeros_like(time), torch.ones_like(time)
         return coefficients(self.path.schedule, time, self.prediction, "data")
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path}, prediction={self.prediction!r})"
-
     def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
         """The network's `output` at states `x` and times `t`, (B,), as another `kind` of prediction.
 
@@ -54,7 +48,7 @@ class GaussianProcess(MarkovProcess):
         """
         return convert(output, x, t, self.path.schedule, self.prediction, kind)
 
-    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+    def target(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
         if self.prediction == "data":
             return x1
         noise, schedule = self.path.noise(x, t, x1, x0), self.path.schedule
@@ -64,9 +58,19 @@ class GaussianProcess(MarkovProcess):
             return -noise / expand(schedule.sigma(t), x)
         return expand(schedule.d_alpha(t), x) * x1 + expand(schedule.d_sigma(t), x) * noise
 
+    def drift(self, output: Tensor, x: Tensor, t: Tensor) -> Drift:
+        return Drift(self.predict(output, x, t, "velocity"))
+
+    def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
+        schedule = self.path.schedule
+        ratio = schedule.sigma(s) / schedule.sigma(t)
+        x1 = self.predict(output, x, t, "data")
+        return expand(ratio, x) * x + expand(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x1
+
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Squared error, (B,); for a score times sigma^2, which makes it the error of the noise and keeps it finite."""
-        error = super().divergence(target, output, x, t)
+        error = ((target - output) ** 2).flatten(1).sum(-1)
         return error * self.path.schedule.sigma(t).to(error.dtype) ** 2 if self.prediction == "score" else error
 
     def bridge(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, memory: Tensor, *, rng: torch.Generator | None = None) -> Tensor:

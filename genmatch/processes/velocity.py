@@ -1,0 +1,66 @@
+"""What the processes share that follow the velocity of a path: the path says what the network's prediction means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.paths.base import Path
+from genmatch.processes.base import MarkovProcess
+
+
+class VelocityProcess(MarkovProcess):
+    """A process on a path with a velocity, whose network predicts a statistic that determines it.
+
+    Args:
+        path: a path that defines `prediction`.
+        prediction: the name of the statistic.
+    """
+
+    def __init__(self, path: Path, prediction: str) -> None:
+        if not isinstance(path, Path) or not path.has_velocity:
+            raise GenmatchError(
+                f"{type(self).__name__} needs a path with a velocity, got {path!r}; pass `gm.paths.Gaussian(shape)` or `gm.paths.Geodesic(space)`."
+            )
+        self.path = path
+        self.prediction = prediction
+        self.meaning = path.prediction(prediction)
+        self.t_min = self.meaning.t_min
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path}, prediction={self.prediction!r})"
+
+    def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
+        """The network's `output` at states `x` and times `t`, (B,), as another `kind` of prediction.
+
+        Args:
+            output: what the network returned, (B, *shape).
+            x: states, (B, *shape).
+            t: times in [t_min, 1), (B,).
+            kind: "velocity", or on a Gaussian path "data", "noise" or "score" too.
+        """
+        return self.meaning.predict(output, x, t, kind)
+
+    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        return self.meaning.target(x, t, x1, x0)
+
+    def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Squared error of the prediction, (B,), weighted by what keeps it finite."""
+        return self.meaning.divergence(target, output, x, t)
+
+    def bridge(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, memory: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_s on the way from `x` at `t` to the predicted data point, renewing part of the noise. Gaussian paths only.
+
+        Args:
+            output: what the network returned, (B, *shape).
+            x: states, (B, *shape).
+            t: times in [t_min, 1), (B,).
+            s: later times, up to 1, (B,).
+            memory: how much of the noise in `x` is kept, in [0, 1], (B,).
+            rng: source of randomness.
+        """
+        return self.meaning.bridge(output, x, t, s, memory, rng=rng)
+
+    def supports(self, ability: str) -> bool:
+        return super().supports(ability) and self.meaning.supports(ability)
