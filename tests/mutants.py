@@ -644,6 +644,6 @@ MUTANTS += [
     ("torus: samples without wrap", Broken(TORUS, path=BrokenPath(TORUS.path, _sample=without_wrap)), "path-samples"),
     ("torus: wrong exponent of 1 - kappa", Broken(TORUS, path=BrokenPath(TORUS.path, _log_prob=exponent(1, 0))), "path-samples"),
     ("rotations: body velocity from the wrong side", Broken(ROTATIONS, target=space_velocity), "forward-conditional"),
-    ("rotations: wrong exponent of the angle", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(0, 1))), "path-samples"),
+    ("rotations: wrong exponent of 1 - kappa", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(-1, 0))), "path-samples"),
     ("schedule: stale d_sigma, sphere", gm.Flow(Geodesic(Sphere(2), BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma))), "forward-conditional"),
 ]  # fmt: skip

@@ -166,11 +166,11 @@ def test_the_data_point_is_no_statistic_on_a_sphere():
     x, t = draws(process.path, data, weights, 4000, 0.3, 31), full(0.3, 4000)
     right, wrong = (process.predict(m(x, t), x, t, "velocity") for m in (model, MeanOfData(model)))
     error = (wrong - right).norm(dim=-1) / right.norm(dim=-1)
-    assert float(error.mean()) > 0.1
+    assert float(error.mean()) > 0.25
     run = gm.simulate(process, MeanOfData(model), space.random(n, rng=seeded(11)), grid(0, 0.9, 50), solver="geodesic-midpoint")
     z = z_scores(space, run.states[-1], draws(process.path, data, weights, n, 0.9, 21), data)
     print(f"mean relative error {float(error.mean()):.2f}, z {z.abs().max():.1f}")
-    assert float(z.abs().max()) > 10
+    assert float(z.abs().max()) > 7
 
 
 @pytest.mark.slow
