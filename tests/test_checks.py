@@ -58,16 +58,24 @@ CORRECT = [
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip
-# No false alarm in 20 seeds: CHECK_SEEDS=20 pytest tests/test_checks.py -k correct_processes
+# No false alarm in 20 seeds: CHECK_SEEDS=20 CHECK_LEVEL=full pytest tests/test_checks.py -k correct_processes
 SEEDS = range(int(os.environ.get("CHECK_SEEDS", "1")))
+LEVEL = os.environ.get("CHECK_LEVEL", "quick")
+"""Exact checks are the same at both levels; simulated ones take fewer draws, with as few false alarms."""
 
 
 @pytest.mark.parametrize("process", CORRECT, ids=repr)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_correct_processes_pass(process, seed):
-    report = gm.check_process(process, seed=seed)
+    report = gm.check_process(process, seed=seed, level=LEVEL)
     assert report.passed, str(report)
     assert [result.id for result in report.results] == list(CHECKS)
+
+
+@pytest.mark.parametrize("process", [FLOW, gm.Diffusion(Gaussian((2,))), MASK, LAW, gm.Flow(Geodesic(Sphere(2)))], ids=repr)
+def test_representative_processes_pass_in_full(process):
+    report = gm.check_process(process)
+    assert report.passed, str(report)
 
 
 @pytest.mark.slow

@@ -18,11 +18,13 @@ from torch import Tensor
 from genmatch import solvers
 from genmatch.checks.report import CheckResult, Report
 from genmatch.errors import GenmatchError
+from genmatch.generators import Sum
 from genmatch.marginal import oracle
-from genmatch.paths import Gaussian, Mixture
+from genmatch.paths import Gaussian, Geodesic, Mixture
 from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
 from genmatch.sampling import Run, simulate
 from genmatch.solvers import Solver
+from genmatch.spaces import Sphere
 
 _START, _END = 0.1, 0.8
 _SLACK = 0.3
@@ -143,10 +145,43 @@ class Tokens(Toy):
         return torch.stack(laws, -1) @ self.weights
 
 
+class Ball(Toy):
+    """Three atoms on a sphere, seen by where a few states go: the equation in the surrounding space, solved closely, is exact."""
+
+    def __init__(self) -> None:
+        self.name = "flow on a sphere"
+        self.process = Flow(Geodesic(Sphere(2, dtype=torch.float64)))
+        self.atoms = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8], [-0.6, 0.0, -0.8]], dtype=torch.float64)
+        self.model = oracle(self.process, self.atoms, torch.tensor([0.4, 0.25, 0.35]))
+        self._ends: dict[float, Tensor] = {}
+
+    def states(self, t: float, n: int) -> Tensor:
+        return self.draw(t, min(n, 60), torch.Generator().manual_seed(0))
+
+    def error(self, states: Tensor, t: float) -> float:
+        """Root mean square distance to the exact flow."""
+        if t not in self._ends:
+            self._ends[t] = self._flow(t, len(states))
+        return float(((states - self._ends[t]) ** 2).sum(-1).mean().sqrt())
+
+    def draw(self, t: float, n: int, rng: torch.Generator) -> Tensor:
+        return self.process.path.sample(self.atoms[torch.arange(n) % 3], torch.full((n,), t, dtype=torch.float64), rng=rng)
+
+    def _flow(self, t: float, n: int) -> Tensor:
+        from torchdiffeq import odeint
+
+        def velocity(time: Tensor, x: Tensor) -> Tensor:
+            x, times = x / x.norm(dim=-1, keepdim=True), time.expand(len(x))
+            return Sum(*self.process.generator(self.model(x, times), x, times).terms).drift.velocity  # type: ignore[union-attr]
+
+        interval = torch.tensor([_START, t], dtype=torch.float64)
+        return odeint(velocity, self.states(_START, n), interval, method="dopri5", rtol=1e-7, atol=1e-7)[-1]
+
+
 def toys() -> list[Toy]:
     """One toy for each kind of process."""
     line = Gaussian((1,), dtype=torch.float64)
-    return [Line(Flow(line)), Line(Diffusion(line, noise=0.7)), Tokens("mask"), Tokens("uniform")]
+    return [Ball(), Line(Flow(line)), Line(Diffusion(line, noise=0.7)), Tokens("mask"), Tokens("uniform")]
 
 
 def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:

@@ -31,6 +31,9 @@ class GaussianPrediction(Prediction):
         determined = all(bool(c.isfinite().all()) for c in self._coefficients(0.0))
         self.t_min = 0.0 if determined else _START
 
+    def __repr__(self) -> str:
+        return f"GaussianPrediction({self.path}, {self.prediction!r})"
+
     def _coefficients(self, t: float) -> tuple[Tensor, Tensor]:
         time = torch.tensor([t], dtype=torch.float64)
         if self.prediction == "data":

@@ -110,6 +110,9 @@ class TangentVelocity(Prediction):
         rate = float(path.schedule.rate(torch.zeros(1, dtype=torch.float64)))
         self.t_min = 0.0 if 0 < rate < torch.inf else _START
 
+    def __repr__(self) -> str:
+        return f"TangentVelocity({self.path})"
+
     def target(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
         return self.path.velocity(x, t, x1)
 
