@@ -26,6 +26,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from genmatch.calculus import gradient, second_derivatives
 from genmatch.destinations import Categorical, Chained, Destination, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
@@ -136,7 +137,7 @@ class Drift(Generator):
         return frozenset({"drift" if self.space is None else "geodesic drift"})
 
     def apply(self, f: TestFunction, x: Tensor) -> Tensor:
-        return (self.velocity * _gradient(f, x)).flatten(1).sum(-1)
+        return (self.velocity * gradient(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
         way = _spread(h, x) * self.velocity
@@ -165,16 +166,7 @@ class Brownian(Generator):
         return frozenset({"brownian"})
 
     def apply(self, f: TestFunction, x: Tensor) -> Tensor:
-        variance = self.variance.expand_as(x).flatten(1)
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            gradient = _gradient(f, x, create_graph=True).flatten(1)
-            total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-            if gradient.requires_grad:
-                for i in range(gradient.shape[1]):
-                    (row,) = torch.autograd.grad(gradient[:, i].sum(), x, retain_graph=True, materialize_grads=True)
-                    total = total + variance[:, i] * row.flatten(1)[:, i] / 2
-        return total.detach()
+        return (self.variance.expand_as(x) / 2 * second_derivatives(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
         noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
@@ -366,18 +358,6 @@ class KroneckerSum(Generator):
 
 def _spread(weight: Weight, like: Tensor) -> Tensor | float:
     return expand(weight, like) if isinstance(weight, Tensor) and weight.dim() else weight
-
-
-def _gradient(f: TestFunction, x: Tensor, create_graph: bool = False) -> Tensor:
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        value = f(x)
-        if value.shape != (len(x),):
-            raise GenmatchError(f"a test function must return shape (B,) = ({len(x)},), got {tuple(value.shape)}.")
-        if not value.requires_grad:
-            return torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=create_graph, materialize_grads=True)
-    return gradient if create_graph else gradient.detach()
 
 
 def _merge(kind: type[T], add: Callable[[T, T], T], terms: tuple[Generator, ...]) -> T | None:
