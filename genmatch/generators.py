@@ -52,7 +52,7 @@ class Generator(ABC):
     @property
     @abstractmethod
     def kinds(self) -> frozenset[str]:
-        """What the terms are: a subset of "drift", "geodesic drift", "brownian" and "jump"."""
+        """What the terms are: a subset of "drift", "geodesic drift", "brownian" and "jump"; and "product" if they stand side by side."""
 
     @abstractmethod
     def apply(self, f: TestFunction, x: State) -> Tensor:
@@ -323,7 +323,7 @@ class KroneckerSum(Generator):
 
     @property
     def kinds(self) -> frozenset[str]:
-        return frozenset().union(*(part.kinds for part in self.parts.values()))
+        return frozenset({"product"}).union(*(part.kinds for part in self.parts.values()))
 
     def apply(self, f: TestFunction, x: State) -> Tensor:
         def varying(name: str) -> TestFunction:

@@ -181,7 +181,7 @@ def test_a_product_of_flow_and_chain_acts_on_both_and_steps_both():
     there = both.step(x, 0.25, rng=seeded())
     assert torch.equal(there["image"], torch.full((n, 2), 1.5))
     assert not torch.equal(there["text"], x["text"])
-    assert both.kinds == {"drift", "jump"}
+    assert both.kinds == {"product", "drift", "jump"}
     kl = both.kl(KroneckerSum(image=Drift(2 * x["image"]), text=0.5 * text), x)
     assert torch.allclose(kl.double(), torch.full((n,), 3 * (2 * math.log(2) - 2 + 1), dtype=F64))
 

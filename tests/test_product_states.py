@@ -106,7 +106,7 @@ def test_products_nest():
     data = {"outer": DATA, "label": torch.tensor([[0], [1]])}
     x = gm.sample(nested, gm.oracle(nested, data), 100, steps=32, seed=0)
     assert float(((x["label"][:, 0] == 1) == (x["outer"]["place"][:, 0] > 0)).double().mean()) > 0.9
-    assert nested.kinds == {"drift", "jump"}
+    assert nested.kinds == {"product", "drift", "jump"}
 
 
 def test_abilities_and_start_are_those_of_the_parts():
@@ -131,3 +131,11 @@ def test_wrong_parts_are_refused():
     with pytest.raises(gm.GenmatchError, match="keys \\['place', 'word'\\]"):
         JOINT.path.sample({"place": torch.zeros(1, 2)}, torch.zeros(1))
     assert ProductSpace(a=Euclidean((1,)), b=Categorical((1,), 2)).cardinality == float("inf")
+
+
+def test_solvers_that_add_vectors_do_not_fit_products_of_like_parts():
+    flows = gm.Product(a=JOINT.parts["place"], b=JOINT.parts["place"])
+    chains = gm.Product(a=JOINT.parts["word"], b=JOINT.parts["word"])
+    assert gm.solvers.available(flows) == gm.solvers.available(chains) == ["exact", "euler"]
+    with pytest.raises(gm.GenmatchError, match="Product has product too"):
+        gm.sample(flows, gm.oracle(flows, {"a": DATA["place"], "b": DATA["place"]}), 2, solver="heun")

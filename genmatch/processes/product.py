@@ -57,7 +57,7 @@ class Product(MarkovProcess):
 
     @property
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
-        return frozenset().union(*(part.kinds for part in self.parts.values()))
+        return frozenset({"product"}).union(*(part.kinds for part in self.parts.values()))
 
     @property
     def output_shape(self) -> Mapping[str, Any]:

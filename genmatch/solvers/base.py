@@ -19,7 +19,7 @@ from genmatch.tensors import State
 Predict = Callable[[State, Tensor], State]
 """The network with its conditions bound: states and times, (B,), to outputs."""
 
-EVERY_KIND = frozenset({"drift", "geodesic drift", "brownian", "jump"})
+EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"})
 
 
 class Solver(ABC):
