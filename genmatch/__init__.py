@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
-    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product, Superposition
+    from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
 
@@ -24,6 +24,8 @@ _HOMES = {
     "Diffusion": "processes",
     "Flow": "processes",
     "GenmatchError": "errors",
+    "JumpProcess": "processes",
+    "Langevin": "processes",
     "MarkovProcess": "processes",
     "Product": "processes",
     "Superposition": "processes",
@@ -43,6 +45,8 @@ __all__ = [
     "Diffusion",
     "Flow",
     "GenmatchError",
+    "JumpProcess",
+    "Langevin",
     "MarkovProcess",
     "Product",
     "Superposition",

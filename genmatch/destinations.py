@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,10 @@ class Destination(ABC):
     @abstractmethod
     def mass(self, values: Tensor) -> Tensor:
         """Probability of each of `values`, (B, *shape, K), under the law of its coordinate."""
+
+    def density(self, values: Tensor) -> Tensor:
+        """What the ratio of two laws is taken of at `values`: probabilities, or densities of a continuous law."""
+        return self.mass(values)
 
     @abstractmethod
     def excluding(self, x: Tensor) -> Destination:
@@ -66,6 +71,87 @@ class Categorical(Destination):
     def excluding(self, x: Tensor) -> Categorical:
         here = torch.arange(self.logits.shape[-1], device=x.device) == x.unsqueeze(-1)
         return Categorical(self.logits.masked_fill(here, -torch.inf))
+
+
+class Levels(Destination):
+    """Given values with probabilities softmax(logits).
+
+    Args:
+        logits: unnormalised log probabilities, (B, *shape, K).
+        values: what the K outcomes stand for, (K,), increasing, in the dtype of the states.
+
+    Example:
+        >>> Levels(torch.zeros(1, 1, 2), torch.tensor([-1.0, 1.0])).mass(torch.tensor([[[1.0, 0.0]]]))
+        tensor([[[0.5000, 0.0000]]])
+    """
+
+    def __init__(self, logits: Tensor, values: Tensor) -> None:
+        self.logits, self.values = logits, values
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return self.values[draw_categorical(self.logits[where], rng=rng)]
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        return self.values, self.logits.softmax(-1)
+
+    def mass(self, values: Tensor) -> Tensor:
+        index = torch.searchsorted(self.values, values.contiguous()).clamp(max=len(self.values) - 1)
+        mass = self.logits.softmax(-1).gather(-1, index)
+        return torch.where(self.values[index] == values, mass, torch.zeros_like(mass))
+
+    def excluding(self, x: Tensor) -> Levels:
+        return Levels(self.logits.masked_fill(self.values == x.unsqueeze(-1), -torch.inf), self.values)
+
+
+class Binned(Destination):
+    """A density that is constant in each of K bins, with probabilities softmax(logits).
+
+    Args:
+        logits: unnormalised log probabilities of the bins, (B, *shape, K).
+        edges: of the bins, (K + 1,), increasing.
+
+    Raises:
+        GenmatchError: if the edges do not fit the logits, or do not increase.
+
+    Example:
+        >>> law = Binned(torch.zeros(1, 1, 2), torch.tensor([0.0, 1.0, 3.0]))
+        >>> law.density(torch.tensor([[[0.5, 2.0, 4.0]]]))
+        tensor([[[0.5000, 0.2500, 0.0000]]])
+    """
+
+    def __init__(self, logits: Tensor, edges: Tensor) -> None:
+        if edges.dim() != 1 or len(edges) != logits.shape[-1] + 1 or not bool((edges.diff() > 0).all()):
+            raise GenmatchError(f"`edges` must be {logits.shape[-1] + 1} increasing numbers for logits of {logits.shape[-1]} bins, got {edges.tolist()}.")
+        self.logits, self.edges = logits, edges
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        bins = draw_categorical(self.logits[where], rng=rng)
+        place = torch.rand(bins.shape, dtype=self.edges.dtype, device=bins.device, generator=rng)
+        return self.edges[bins] + place * self.edges.diff()[bins]
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        """Gauss-Legendre nodes in each bin."""
+        nodes, weights = gauss_legendre(8, self.edges)
+        values = self.edges[:-1, None] + self.edges.diff()[:, None] * nodes
+        return values.flatten(), (self.logits.softmax(-1).unsqueeze(-1) * weights).flatten(-2)
+
+    def mass(self, values: Tensor) -> Tensor:
+        return self.logits.new_zeros(()).expand(values.shape)
+
+    def density(self, values: Tensor) -> Tensor:
+        index = (torch.searchsorted(self.edges, values.contiguous(), right=True) - 1).clamp(0, len(self.edges) - 2)
+        inside = (values >= self.edges[0]) & (values < self.edges[-1])
+        height = (self.logits.softmax(-1) / self.edges.diff()).gather(-1, index)
+        return torch.where(inside, height, torch.zeros_like(height))
+
+    def excluding(self, x: Tensor) -> Binned:
+        return self
+
+
+def gauss_legendre(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes in (0, 1) and weights that sum to 1, (n,), in the dtype of `like`."""
+    nodes, weights = (torch.from_numpy(a).to(like) for a in np.polynomial.legendre.leggauss(n))
+    return (nodes + 1) / 2, weights / 2
 
 
 class PointMass(Destination):
@@ -122,6 +208,10 @@ class Mixture(Destination):
     def mass(self, values: Tensor) -> Tensor:
         weight = self.weight.unsqueeze(-1)
         return (1 - weight) * self.first.mass(values) + weight * self.second.mass(values)
+
+    def density(self, values: Tensor) -> Tensor:
+        weight = self.weight.unsqueeze(-1)
+        return (1 - weight) * self.first.density(values) + weight * self.second.density(values)
 
     def excluding(self, x: Tensor) -> Mixture:
         here = x.unsqueeze(-1)

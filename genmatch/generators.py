@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 
 from genmatch.calculus import gradient, second_derivatives
-from genmatch.destinations import Categorical, Chained, Destination, Mixture, PointMass
+from genmatch.destinations import Binned, Categorical, Chained, Destination, Levels, Mixture, PointMass
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Manifold, Space, TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
 
-__all__ = ["Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Mixture", "PointMass", "Sum"]
+__all__ = ["Binned", "Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Levels", "Mixture", "PointMass", "Sum"]
 
 T = TypeVar("T", bound="Generator")
 
@@ -253,7 +253,7 @@ class Jump(Generator):
         """Generalised Kullback-Leibler divergence of the rates, sum over y != x of a log(a / b) - a + b, shape (B,)."""
         values, weights = self.destination.atoms()
         values = values.expand(*x.shape, values.shape[-1])
-        log_ratio = (self.intensity / other.intensity).log().unsqueeze(-1) + (self.destination.mass(values) / other.destination.mass(values)).log()
+        log_ratio = (self.intensity / other.intensity).log().unsqueeze(-1) + (self.destination.density(values) / other.destination.density(values)).log()
         flow = self.intensity.unsqueeze(-1) * weights.expand(values.shape)
         moves = (values != x.unsqueeze(-1)) & (flow > 0)
         gain = torch.where(moves, flow * log_ratio, torch.zeros_like(flow)).sum(-1)
@@ -272,7 +272,7 @@ class Sum(Generator):
             raise GenmatchError("a product's generator adds only to one over the same modalities; got another kind of term.")
         self.drift = _merge(Drift, _merge_drifts, terms)
         self.brownian = _merge(Brownian, lambda a, b: Brownian(a.variance + b.variance), terms)
-        self.jump = _merge(Jump, _merge_jumps, terms)
+        self.jump = _merge(Jump, add_jumps, terms)
 
     @property
     def terms(self) -> tuple[Generator, ...]:
@@ -372,7 +372,8 @@ def _merge_drifts(a: Drift, b: Drift) -> Drift:
     return Drift(a.velocity + b.velocity, a.space)
 
 
-def _merge_jumps(a: Jump, b: Jump) -> Jump:
+def add_jumps(a: Jump, b: Jump) -> Jump:
+    """The sum of two jumps: rates add, and destinations mix in proportion."""
     total = a.intensity + b.intensity
     return Jump(total, Mixture(a.destination, b.destination, torch.where(total > 0, b.intensity / total, torch.zeros_like(total))))
 

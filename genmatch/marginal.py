@@ -31,7 +31,7 @@ class Oracle(torch.nn.Module):
     def __init__(self, process: MarkovProcess, data: Any, weights: Tensor | None = None) -> None:
         super().__init__()
         self.process = process
-        self.data = process.path.data_space.prepare(data)
+        self.data = process.data_space.prepare(data)
         n = batch_size(self.data)
         if not process.path.has_log_prob:
             raise GenmatchError(f"the oracle needs a path with a density, and {process.path} has none.")

@@ -144,6 +144,8 @@ processes = Registry(
         "uniform-reversal": "genmatch.processes.families:uniform_reversal",
         "metric": "genmatch.processes.families:metric",
         "geodesic": "genmatch.processes.families:geodesic",
+        "jump": "genmatch.processes.families:jump",
+        "flow+jump": "genmatch.processes.families:flow_jump",
     },
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""
@@ -164,6 +166,7 @@ solvers = Registry(
         "sde-exponential": "genmatch.solvers.sde:SDEExponential",
         "algorithm7": "genmatch.solvers.ctmc:Algorithm7",
         "tau-leaping": "genmatch.solvers.ctmc:TauLeaping",
+        "thinning": "genmatch.solvers.thinning:Thinning",
     },
 )
 """Solver classes."""

@@ -65,7 +65,7 @@ def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
         except GenmatchError as error:
             reasons.append(f"{view.name}: {error}")
             continue
-        process.path.data_space.validate(view.train, f"the view {view.name}")
+        process.data_space.validate(view.train, f"the view {view.name}")
         return process, view
     raise GenmatchError(f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}")
 

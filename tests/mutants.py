@@ -10,10 +10,11 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
-from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path
+from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path, RealMixture
+from genmatch.paths.gaussian_jumps import Flux
 from genmatch.processes import MarkovProcess
 from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
-from genmatch.spaces import SO3, Sphere, Torus
+from genmatch.spaces import SO3, Grid, Sphere, Torus
 from genmatch.tensors import expand
 
 
@@ -646,4 +647,80 @@ MUTANTS += [
     ("rotations: body velocity from the wrong side", Broken(ROTATIONS, target=space_velocity), "forward-conditional"),
     ("rotations: wrong exponent of 1 - kappa", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(-1, 0))), "path-samples"),
     ("schedule: stale d_sigma, sphere", gm.Flow(Geodesic(Sphere(2), BrokenSchedule(Cosine(), d_sigma=CondOT().d_sigma))), "forward-conditional"),
+]  # fmt: skip
+
+
+# Jumps on R^d and correctors.
+
+JUMPS = gm.JumpProcess(Gaussian((1,)), bins=torch.tensor([-1.0, 0.2, 1.0]))
+REAL_MIXTURE = gm.JumpProcess(RealMixture(Grid((1,), [-1.0, 0.2, 1.0])))
+LANGEVIN = gm.Langevin(Gaussian((1,)), noise=2.0)
+CORRECTOR = gm.CTMC(Mixture((2,), vocab_size=3, source="uniform"), rates="corrector")
+FLOW_AND_JUMPS = gm.Superposition([gm.Flow(JUMPS.path), JUMPS], weights=[0.5, 0.5])
+
+
+def averaged_apart(good, output, x, t):
+    """The mean rate and the mean destination, each by the posterior alone."""
+    jump = good.generator(output, x, t)
+    return Jump(jump.intensity, Flux(output.double(), jump.destination.centre, jump.destination.sigma, jump.destination.tilt))
+
+
+def changed_flux(**change):
+    def generator(good, output, x, t):
+        jump = good.generator(output, x, t)
+        parts = {name: getattr(jump.destination, name) for name in ("logits", "centre", "sigma", "tilt")}
+        return Jump(jump.intensity, Flux(**{name: change.get(name, lambda v: v)(value) for name, value in parts.items()}))
+
+    return generator
+
+
+def lands_on_the_levels(good, output, x, t):
+    """A jump straight to the data, at the rate of a jump of the Gaussian path."""
+    jump = good.generator(output, x, t)
+    return Jump(jump.intensity, gm.destinations.Levels(jump.destination.logits, good.grid.levels))
+
+
+def lands_anywhere(good, output, x, t):
+    """Every level alike."""
+    jump = good.generator(output, x, t)
+    return Jump(jump.intensity, gm.destinations.Levels(torch.zeros_like(output), jump.destination.values))
+
+
+def one_way(good, output, x, t):
+    """Forwards and not back."""
+    return gm.CTMC(good.path).generator(output, x, t)
+
+
+def only_noise(good, output, x, t):
+    return Brownian(Sum(*good.generator(output, x, t).terms).brownian.variance)
+
+
+def full_drift(good, output, x, t):
+    """The jump is weighted, the drift is not."""
+    total = good.generator(output, x, t)
+    return Drift(2 * total.drift.velocity) + total.jump
+
+
+class Correcting(Broken):
+    """A broken corrector is one that claims to correct."""
+
+    stationary = True
+
+
+MUTANTS += [
+    ("jump: rate and destination averaged apart", Broken(JUMPS, generator=averaged_apart), "forward-marginal"),
+    ("jump: rate and destination averaged apart, affine", Broken(JUMPS, generator=averaged_apart), "affine"),
+    ("jump: rate times 1.1", Broken(JUMPS, generator=scaled_generator(1.1)), "forward-conditional"),
+    ("jump: wrong sign of the tilt", Broken(JUMPS, generator=changed_flux(tilt=torch.neg)), "forward-conditional"),
+    ("jump: lands around 0", Broken(JUMPS, generator=changed_flux(centre=torch.zeros_like)), "forward-conditional"),
+    ("jump: lands too far", Broken(JUMPS, generator=changed_flux(sigma=lambda v: 1.1 * v)), "forward-conditional"),
+    ("jump: lands on the data", Broken(JUMPS, generator=lands_on_the_levels), "forward-conditional"),
+    ("jump: lands on the data, marginal", Broken(JUMPS, generator=lands_on_the_levels), "forward-marginal"),
+    ("real mixture: lands on any level", Broken(REAL_MIXTURE, generator=lands_anywhere), "forward-marginal"),
+    ("real mixture: rate times 1.1", Broken(REAL_MIXTURE, generator=scaled_generator(1.1)), "forward-conditional"),
+    ("real mixture: half a transition", Broken(REAL_MIXTURE, transition=lambda good, output, x, t, s, rng=None: good.transition(output, x, t, (t + s) / 2, rng=rng)), "transition-generator"),
+    ("corrector: forwards and not back", Correcting(CORRECTOR, generator=one_way), "forward-conditional"),
+    ("corrector: Langevin without a score", Correcting(LANGEVIN, generator=only_noise), "forward-conditional"),
+    ("corrector: Langevin without a score, marginal", Correcting(LANGEVIN, generator=only_noise), "forward-marginal"),
+    ("superposition: the jump is weighted, the drift is not", Broken(FLOW_AND_JUMPS, generator=full_drift), "forward-conditional"),
 ]  # fmt: skip

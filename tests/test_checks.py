@@ -15,7 +15,23 @@ from genmatch.checks.subject import Subject
 from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising
 from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
 from genmatch.spaces import SO3, Categorical, Sphere, Torus
-from tests.mutants import CHAIN, FLOW, LAW, MASK, METRIC, MUTANTS, Broken, BrokenPath, squared_slope, squared_table
+from tests.mutants import (
+    CHAIN,
+    CORRECTOR,
+    FLOW,
+    FLOW_AND_JUMPS,
+    JUMPS,
+    LANGEVIN,
+    LAW,
+    MASK,
+    METRIC,
+    MUTANTS,
+    REAL_MIXTURE,
+    Broken,
+    BrokenPath,
+    squared_slope,
+    squared_table,
+)
 from tests.test_product_states import JOINT
 
 
@@ -55,6 +71,12 @@ CORRECT = [
         (Sphere(1), CondOT()), (Sphere(2), CondOT()), (Sphere(3), Polynomial(2)), (Torus(1), CondOT()), (Torus(2), Cosine()), (SO3(), CondOT()),
     )),
     gm.Flow(Geodesic(Sphere(2, dtype=torch.float64))),
+    JUMPS,
+    gm.JumpProcess(Gaussian((2,), schedule=Cosine()), bins=torch.tensor([-1.0, 0.0, 1.5])),
+    REAL_MIXTURE,
+    LANGEVIN,
+    CORRECTOR,
+    FLOW_AND_JUMPS,
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

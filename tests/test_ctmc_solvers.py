@@ -30,7 +30,7 @@ def kernel_of(name, process, pi, x, t, s):
     }[name]()
 
 
-NAMES = gm.solvers.available(chain("mask"))
+NAMES = [name for name in gm.solvers.available(chain("mask")) if name != "thinning"]  # which has no step to write out
 
 
 def posteriors(process, law, states, time):

@@ -27,8 +27,9 @@ def test_every_data_set_is_the_same_each_time_and_its_views_agree(name):
 
 def test_digits_are_split_once_and_lose_nothing_as_vectors_or_tokens():
     data = gm.data.get("digits")
-    vectors, tokens = data.views
+    vectors, tokens, levels = data.views
     assert vectors.train.shape == (1297, 1, 8, 8)
+    assert torch.equal(levels.decode(levels.train), tokens.decode(tokens.train))
     assert tokens.test.shape == (500, 64)
     assert torch.equal(vectors.decode(vectors.train), tokens.decode(tokens.train))
     assert vectors.train.min() == -1

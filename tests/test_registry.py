@@ -47,7 +47,7 @@ def test_unknown_names_are_refused_with_near_ones(kind):
 def test_available_solvers_start_with_the_recommended_one():
     assert gm.solvers.available(gm.Flow(line())) == ["exact", "euler", "midpoint", "heun", "rk4", "dopri5", "euler-maruyama", "sde-exponential"]
     assert gm.solvers.available(gm.Diffusion(line())) == ["exact", "euler", "euler-maruyama", "sde-exponential"]
-    assert gm.solvers.available(chain("uniform")) == ["exact", "euler", "algorithm7", "tau-leaping"]
+    assert gm.solvers.available(chain("uniform")) == ["exact", "euler", "algorithm7", "tau-leaping", "thinning"]
     assert set(gm.processes.available()) >= {"flow", "diffusion", "mask", "uniform"}
 
 
@@ -136,6 +136,7 @@ def test_a_registry_of_nothing_says_so():
 
 TOKENS = {"mask", "uniform", "uniform-reversal", "metric"}
 MANIFOLDS = {"geodesic"}
+LEVELS = {"jump", "flow+jump"}
 FAMILIES = [name for name in gm.processes.available() if gm.processes.get(name).__module__.startswith("genmatch.")]
 
 
@@ -146,6 +147,8 @@ def test_families_fit_one_kind_of_space_and_refuse_the_other(name):
         fits, other = other, fits
     if name in MANIFOLDS:
         fits = gm.spaces.Sphere(2)
-    assert gm.processes.get(name)(fits).path.data_space == fits
+    if name in LEVELS:
+        fits = gm.spaces.Grid((3,), [-1.0, 0.0, 1.0])
+    assert gm.processes.get(name)(fits).data_space == fits
     with pytest.raises(gm.GenmatchError, match=f"the family `{name}` needs data.*got {type(other).__name__}"):
         gm.processes.get(name)(other)

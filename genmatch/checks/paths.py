@@ -57,7 +57,7 @@ def source(subject: Subject) -> Finding:
 def data(subject: Subject) -> Finding:
     """At t = 1 the path is the data point, to the last bit; the schedule's rounding there ruins multistep solvers."""
     n, tally = 2000, Tally(tolerance=1.0)
-    x1 = double(subject.path.data_space.random(n, rng=subject.rng("data")))
+    x1 = double(subject.process.data_space.random(n, rng=subject.rng("data")))
     end = subject.path.sample(x1, times(1, n), rng=subject.rng("end"))
     tally.add(((flat(end) != flat(x1)).any(1)).sum() * 1e3, "X_1, which must equal x1")
     near = subject.path.sample(x1, times(1 - 1e-8, n), rng=subject.rng("near"))

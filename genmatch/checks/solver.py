@@ -21,7 +21,7 @@ from genmatch.errors import GenmatchError
 from genmatch.generators import Sum
 from genmatch.marginal import oracle
 from genmatch.paths import Gaussian, Geodesic, Mixture
-from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess
+from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, MarkovProcess
 from genmatch.sampling import Run, simulate
 from genmatch.solvers import Solver
 from genmatch.spaces import Sphere
@@ -49,6 +49,9 @@ _EXACTLY = Effort(n=1000, steps=(32, 128))
 
 _RANDOMLY = Effort(n=100_000, steps=(4, 16))
 """For solvers that draw: many states, and steps whose errors stand out of the noise."""
+
+_BY_EVENTS = Effort(n=20_000, steps=(2, 4))
+"""For solvers without an error in the step: no number of steps tells anything new, and each costs many calls."""
 
 
 class Toy(ABC):
@@ -85,10 +88,12 @@ class Toy(ABC):
 class Line(Toy):
     """Three atoms on a line, seen by their quantiles."""
 
+    ATOMS = (-1.0, 0.1, 0.8)
+
     def __init__(self, process: MarkovProcess) -> None:
         self.name = type(process).__name__.lower()
         self.process = process
-        self.atoms = torch.tensor([-1.0, 0.1, 0.8], dtype=torch.float64)
+        self.atoms = torch.tensor(self.ATOMS, dtype=torch.float64)
         self.weights = torch.tensor([0.4, 0.25, 0.35], dtype=torch.float64)
         self.model = oracle(process, self.atoms.unsqueeze(-1), self.weights)
 
@@ -181,7 +186,8 @@ class Ball(Toy):
 def toys() -> list[Toy]:
     """One toy for each kind of process."""
     line = Gaussian((1,), dtype=torch.float64)
-    return [Ball(), Line(Flow(line)), Line(Diffusion(line, noise=0.7)), Tokens("mask"), Tokens("uniform")]
+    jumps = JumpProcess(line, bins=torch.tensor(Line.ATOMS))
+    return [Ball(), Line(Flow(line)), Line(Diffusion(line, noise=0.7)), Line(jumps), Tokens("mask"), Tokens("uniform")]
 
 
 def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
@@ -217,7 +223,8 @@ def _measure(solver: Solver, toy: Toy, seed: int) -> Iterator[CheckResult]:
     coarse = _EXACTLY.steps[0]
     first, again, other = (toy.run(solver, coarse, 1000, s) for s in (seed, seed, seed + 1))
     random = not torch.equal(first.states[-1], other.states[-1])
-    yield _order(solver, toy, _RANDOMLY if random else _EXACTLY, seed)
+    drawn = _BY_EVENTS if math.isinf(solver.order) else _RANDOMLY
+    yield _order(solver, toy, drawn if random else _EXACTLY, seed)
     gap = abs(first.nfe - coarse * solver.calls) if solver.calls else float(first.nfe < coarse)
     yield _result(f"calls: {toy.name}", "network calls = steps x `calls`", gap, 0.5, f"{first.nfe} calls in {coarse} steps")
     differs = not torch.equal(first.states[-1], again.states[-1])
@@ -233,7 +240,7 @@ def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
     for place in (0.5, 1.0):
         t = _START + place * (_END - _START)
         errors = [toy.error(run.states[int(place * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
-        noise = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is _RANDOMLY else 1e-12
+        noise = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else 1e-12
         order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
         # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.
         small = errors[1] < 3 * noise or (solver.calls == 0 and errors[1] < 1e-4)

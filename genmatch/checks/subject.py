@@ -55,9 +55,10 @@ class Subject:
         self.space: Any = process.path.space
         self.seed = seed
         self.effort = effort
-        points = process.path.data_space.random(5, rng=self.rng("data")) if data is None else data
-        chosen = tree_map(lambda v: v[:MAX_POINTS], process.path.data_space.prepare(points))
-        self.data = process.path.data_space.settle(double(chosen))
+        self.speed = 0.0 if process.stationary else 1.0
+        points = process.data_space.random(5, rng=self.rng("data")) if data is None else data
+        chosen = tree_map(lambda v: v[:MAX_POINTS], process.data_space.prepare(points))
+        self.data = process.data_space.settle(double(chosen))
         self.num_points = batch_size(self.data)
         # No two alike: an error that exchanges data points must show.
         self.weights = torch.arange(1, self.num_points + 1, dtype=torch.float64) / sum(range(1, self.num_points + 1))

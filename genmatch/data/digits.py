@@ -13,14 +13,14 @@ from torch import Tensor
 
 from genmatch.data.dataset import DataSet, View
 from genmatch.errors import GenmatchError
-from genmatch.spaces import Categorical, Euclidean
+from genmatch.spaces import Categorical, Euclidean, Grid
 
 _LEVELS = 17
 _TRAIN = 1297
 
 
 def digits() -> DataSet:
-    """Handwritten digits, 8 x 8 pixels with 17 grey levels, as vectors and as tokens."""
+    """Handwritten digits, 8 x 8 pixels with 17 grey levels, as vectors, as tokens and as vectors of levels."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -34,7 +34,8 @@ def digits() -> DataSet:
     tokens = levels.flatten(1)
     vector_view = View("vectors", Euclidean((1, 8, 8)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
     token_view = View("tokens", Categorical((64,), _LEVELS), tokens[:_TRAIN], tokens[_TRAIN:], _from_tokens)
-    return DataSet("digits", (vector_view, token_view), _draw, (labels[:_TRAIN], labels[_TRAIN:]))
+    levels_view = View("levels", Grid((1, 8, 8), torch.linspace(-1, 1, _LEVELS)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
+    return DataSet("digits", (vector_view, token_view, levels_view), _draw, (labels[:_TRAIN], labels[_TRAIN:]))
 
 
 def _from_pixels(x: Tensor) -> Tensor:

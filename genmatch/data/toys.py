@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmatch.data.dataset import DataSet, View
 from genmatch.data.laws import Checkerboard, GaussianMixture, MarkovChain
-from genmatch.spaces import Categorical, Euclidean
+from genmatch.spaces import Categorical, Euclidean, Grid
 
 _TRAIN, _TEST = 8000, 2000
 _BINS = 48
@@ -18,13 +18,13 @@ _SIDE = 2.0
 
 
 def checkerboard() -> DataSet:
-    """A checkerboard in the plane, as vectors and as two tokens of 48 bins."""
+    """A checkerboard in the plane, as vectors, and as two tokens or levels of 48 bins."""
     points = Checkerboard(side=_SIDE).sample(_TRAIN + _TEST, rng=torch.Generator().manual_seed(0))
     return _plane("checkerboard", points)
 
 
 def gaussians() -> DataSet:
-    """Eight Gaussians on a circle, as vectors and as two tokens of 48 bins."""
+    """Eight Gaussians on a circle, as vectors, and as two tokens or levels of 48 bins."""
     angles = torch.arange(8) * (2 * math.pi / 8)
     law = GaussianMixture(1.5 * torch.stack([angles.cos(), angles.sin()], -1), torch.full((8,), 0.1))
     points = law.sample(_TRAIN + _TEST, rng=torch.Generator().manual_seed(0))
@@ -45,7 +45,8 @@ def _plane(name: str, points: Tensor) -> DataSet:
     bins = ((points + _SIDE) * (_BINS / (2 * _SIDE))).long().clamp(0, _BINS - 1)
     vectors = View("vectors", Euclidean((2,)), points[:_TRAIN], points[_TRAIN:], lambda x: x)
     tokens = View("tokens", Categorical((2,), _BINS), bins[:_TRAIN], bins[_TRAIN:], lambda x: (x + 0.5) * (2 * _SIDE / _BINS) - _SIDE)
-    return DataSet(name, (vectors, tokens), _draw_plane)
+    levels = View("levels", Grid((2,), tokens.decode(torch.arange(_BINS))), tokens.decode(tokens.train), tokens.decode(tokens.test), lambda x: x)
+    return DataSet(name, (vectors, tokens, levels), _draw_plane)
 
 
 def _one_hot(x: Tensor) -> Tensor:

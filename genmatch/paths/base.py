@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.paths.prediction import Prediction
 from genmatch.schedules import Schedule
-from genmatch.spaces import Space
+from genmatch.spaces import Grid, Space
 from genmatch.tensors import State, batch_size, check_times
+
+if TYPE_CHECKING:
+    from genmatch.paths.levels import LevelRates
 
 
 class Path(ABC):
@@ -58,6 +62,14 @@ class Path(ABC):
     def has_velocity(self) -> bool:
         """Whether `prediction` is defined."""
         return type(self).prediction is not Path.prediction
+
+    def jumps(self, grid: Grid) -> LevelRates:
+        """How single coordinates follow this path by jumps, if the data lie on `grid`. Optional.
+
+        Raises:
+            GenmatchError: if this path has no jumps on R^d, or none for this grid.
+        """
+        raise GenmatchError(f"{self} has no jumps of real coordinates; a path that has them defines `jumps`, as `Gaussian` and `RealMixture` do.")
 
     def source(self, n: int, *, rng: torch.Generator | None = None) -> State:
         """Draws `n` states X_0 ~ p_0 on the device of `rng`.

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.paths.tokens import AveragedRates, Rates, TablePath
+from genmatch.paths.rates import Rates
+from genmatch.paths.tokens import AveragedRates, TablePath
 from genmatch.spaces import Categorical
 
 Table = Callable[[Tensor], Tensor]

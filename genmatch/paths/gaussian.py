@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.gaussian_jumps import GaussianJumps
 from genmatch.paths.gaussian_prediction import GaussianPrediction
 from genmatch.schedules import CondOT, Schedule
-from genmatch.spaces import Euclidean
+from genmatch.spaces import Euclidean, Grid
 from genmatch.tensors import expand
 
 
@@ -49,6 +50,10 @@ class Gaussian(Path):
     def prediction(self, name: str) -> GaussianPrediction:
         """The statistic "velocity", "data", "noise" or "score"."""
         return GaussianPrediction(self, name)
+
+    def jumps(self, grid: Grid) -> GaussianJumps:
+        """Jumps out of where the density falls into where it rises."""
+        return GaussianJumps(self, grid)
 
     def noise(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
         """The standard normal noise in `x`: from the source draw `x0` if known, else (x - alpha x1) / sigma."""

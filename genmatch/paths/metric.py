@@ -25,7 +25,8 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
 from genmatch.paths.base import check_schedule
-from genmatch.paths.tokens import AveragedRates, Rates, TablePath
+from genmatch.paths.rates import Rates
+from genmatch.paths.tokens import AveragedRates, TablePath
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 

@@ -11,7 +11,7 @@ $w = \dot\kappa / (1 - \kappa)$, $b = \dot\kappa / \kappa$ and $\pi$ the posteri
 
 The second is the time reversal of the noising chain, which redraws a token from $p_0$ at rate $b$: the sum over $z$ of
 $\pi(z)\, b\, p_0(x_j)\, p_t(v | z) / p_t(x_j | z)$, written out. They agree for the mask, and for no other source. The
-likelihood bound of the reversal rates is tight.
+likelihood bound of the reversal rates is tight. A third, the corrector, runs forwards and back at once and stays where it is.
 
 Sources: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, eq. 10; "Score-based Continuous-time
 Discrete Diffusion Models" (Sun et al., 2023), https://arxiv.org/abs/2211.16750, proposition 3.2.
@@ -27,10 +27,11 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Categorical as TokenLaw
-from genmatch.generators import Jump
+from genmatch.generators import Jump, add_jumps
 from genmatch.generators import Mixture as EitherLaw
 from genmatch.paths.base import check_schedule
-from genmatch.paths.tokens import Rates, TokenPath
+from genmatch.paths.rates import Rates
+from genmatch.paths.tokens import TokenPath
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 from genmatch.tensors import bernoulli, draw_categorical, expand
@@ -71,7 +72,7 @@ class Mixture(TokenPath):
 
     @property
     def rates(self) -> Mapping[str, Rates]:
-        return {"mixture": MixtureRates(self), "reversal": ReversalRates(self)}
+        return {"mixture": MixtureRates(self), "reversal": ReversalRates(self), "corrector": CorrectorRates(self)}
 
     def source_prob(self, x: Tensor) -> Tensor:
         """p_0^j(x_j), the probability of each token of `x` under the source, float64, (B, *shape)."""
@@ -118,6 +119,11 @@ class MixtureRates(Rates):
         jumps = bernoulli(probability, x, rng=rng) & self.path.is_noise(x)
         return x.masked_scatter(jumps, draw_categorical(logits[jumps], rng=rng))
 
+    def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The larger rate of the two ends: w is monotone for every schedule."""
+        rate = self.path.schedule.rate
+        return expand(torch.maximum(rate(t), rate(s)), x) * self.path.is_noise(x)
+
 
 class ReversalRates(Rates):
     """The time reversal of the noising chain: tokens also jump among noise, infinitely often at t = 0."""
@@ -152,6 +158,25 @@ class ReversalRates(Rates):
         renewal = expand(schedule.sigma(s), x) * torch.where(token == x, prior / (prior + expand(schedule.kappa(t), x)), 1)
         renewed = touched & bernoulli(renewal, x, rng=rng)
         return torch.where(renewed, path.source(len(x), rng=rng).to(x.device), token)
+
+
+class CorrectorRates(Rates):
+    """Forwards by the mixture rates and back into noise at rate b, in balance: p_t stays as it is.
+
+    Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, section 3.
+    """
+
+    t_min = 1e-3
+    stationary = True
+
+    def __init__(self, path: Mixture) -> None:
+        self.path = path
+        self._forwards = MixtureRates(path)
+
+    def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
+        states = self.path.source_probs.to(x.device).log().expand(*x.shape, -1)
+        back = Jump(expand(self.path.schedule.backward_rate(t), x).expand(x.shape), TokenLaw(states))
+        return add_jumps(self._forwards.generator(logits, x, t), back)
 
 
 def _posterior_at(logits: Tensor, x: Tensor) -> Tensor:

@@ -15,41 +15,18 @@ Source: "Generative Flows on Discrete State-Spaces" (Campbell et al., 2024), htt
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from genmatch.destinations import Chained
-from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.paths.base import Path
+from genmatch.paths.rates import Rates
 from genmatch.spaces import Categorical
 from genmatch.tensors import draw_categorical, expand
-
-
-class Rates(ABC):
-    """One way to follow a path of tokens. `transition` is optional: an exact draw with the posterior frozen."""
-
-    @abstractmethod
-    def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
-        """The rates averaged over a posterior, at states `x` and times `t` in (0, 1).
-
-        Args:
-            logits: unnormalised log posterior of each data token, (B, *shape, V).
-            x: states, (B, *shape).
-            t: times, (B,).
-        """
-
-    def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        """Draws X_s given X_t = x exactly, if the posterior did not change on [t, s]."""
-        raise GenmatchError(f"{type(self).__name__} has no exact draw; use solver='euler'.")
-
-    @property
-    def has_transition(self) -> bool:
-        """Whether `transition` is defined."""
-        return type(self).transition is not Rates.transition
 
 
 class TokenPath(Path):

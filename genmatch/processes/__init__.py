@@ -4,6 +4,8 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
+from genmatch.processes.jump import JumpProcess
+from genmatch.processes.langevin import Langevin
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.product import Product
 from genmatch.processes.superposition import Superposition
@@ -13,4 +15,17 @@ available = _registry.names
 get = _registry.get
 register = _registry.register
 
-__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "Product", "Superposition", "available", "get", "register"]
+__all__ = [
+    "CTMC",
+    "Diffusion",
+    "Flow",
+    "JumpProcess",
+    "Langevin",
+    "MarkovProcess",
+    "PosteriorProcess",
+    "Product",
+    "Superposition",
+    "available",
+    "get",
+    "register",
+]

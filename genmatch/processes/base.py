@@ -43,6 +43,9 @@ class MarkovProcess(ABC):
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
 
+    stationary: bool = False
+    """Whether this is a corrector: a process that leaves every p_t as it is, and only serves as a term of a superposition."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path})"
 
@@ -50,6 +53,11 @@ class MarkovProcess(ABC):
     def space(self) -> Space:
         """Where the states live."""
         return self.path.space
+
+    @property
+    def data_space(self) -> Space:
+        """Where the data points live that this process can lead to; that of its path by default."""
+        return self.path.data_space
 
     @property
     def output_shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
@@ -130,6 +138,14 @@ class MarkovProcess(ABC):
     def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
         """Draws X_1 given X_t = x, if the network's output did not change on [t, 1]; by default `transition` to s = 1. Optional."""
         return self.transition(output, x, t, torch.ones_like(t), rng=rng)
+
+    def intensity_bound(self, x: State, t: Tensor, s: Tensor) -> Tensor:
+        """At least the intensity of each coordinate's clock from `t` to `s`, whatever the output, while the state is `x`, (B, *shape). Optional.
+
+        Raises:
+            GenmatchError: if this process has no such bound.
+        """
+        raise GenmatchError(f"{type(self).__name__} defines no `intensity_bound`, which only simulation by thinning needs.")
 
     def supports(self, ability: str) -> bool:
         """Whether this process defines the optional method `ability`, such as "transition"; `finish` follows from that."""

@@ -37,7 +37,7 @@ class CTMC(PosteriorProcess):
         prediction: what the network returns, (B, *shape, V): "posterior", logits of p(x1_j given x); "cavity", logits of p(x1_j
             given the other tokens); "score", log ratios p_t(x with x_j = v) / p_t(x), on a mixture path.
         rates: how the path is followed, by default in its usual way: "mixture" or "reversal" on a mixture path, "kinetic" on a
-            metric or discrete one, "reversal" on a noising one.
+            metric or discrete one, "reversal" on a noising one; "corrector", on a mixture path, to stay at p_t.
 
     Raises:
         GenmatchError: if the path has no tokens, a name is unknown, or a score is asked for off a mixture path.
@@ -66,7 +66,8 @@ class CTMC(PosteriorProcess):
             raise unknown("kind of rates", str(rates), list(path.rates))
         self._rates = path.rates[self.rates]
         # Where kappa = 0 a score is that of the noise, whatever the data.
-        self.t_min = _START if prediction == "score" else 0.0
+        self.t_min = max(_START if prediction == "score" else 0.0, self._rates.t_min)
+        self.stationary = self._rates.stationary
 
     def __repr__(self) -> str:
         return f"CTMC({self.path}, prediction={self.prediction!r}, rates={self.rates!r})"
@@ -121,10 +122,11 @@ class CTMC(PosteriorProcess):
         noise = self.path.is_noise(x)
         return x.masked_scatter(noise, draw_categorical(self.predict(output, x, t, "posterior")[noise], rng=rng))
 
+    def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return self._rates.bound(x, t, s)
+
     def supports(self, ability: str) -> bool:
-        if ability == "transition":
-            return self._rates.has_transition
-        return super().supports(ability)
+        return {"transition": self._rates.has_transition, "intensity_bound": self._rates.has_bound}.get(ability, super().supports(ability))
 
     def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Of the true and the predicted log scores, each coordinate, (B, *shape)."""

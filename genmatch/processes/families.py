@@ -14,8 +14,10 @@ from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
+from genmatch.processes.jump import JumpProcess
+from genmatch.processes.superposition import Superposition
 from genmatch.schedules import CondOT
-from genmatch.spaces import Categorical, Euclidean, Manifold, Space
+from genmatch.spaces import Categorical, Euclidean, Grid, Manifold, Space
 
 
 def flow(space: Space) -> Flow:
@@ -59,6 +61,19 @@ def metric(space: Space) -> CTMC:
     return CTMC(Metric(tokens.shape, "absolute", vocab_size=tokens.vocab_size))
 
 
+def jump(space: Space) -> JumpProcess:
+    """Pure jumps on R^d along Gaussian paths; the network predicts a posterior over the levels of each coordinate."""
+    grid = _grid("jump", space)
+    return JumpProcess(Gaussian(grid.shape), bins=grid.levels)
+
+
+def flow_jump(space: Space) -> Superposition:
+    """Half a flow and half a jump process on one Gaussian path, with a head of the network for each."""
+    grid = _grid("flow+jump", space)
+    path = Gaussian(grid.shape)
+    return Superposition([Flow(path), JumpProcess(path, bins=grid.levels)], weights=[0.5, 0.5])
+
+
 def fading_noise(t: Tensor) -> Tensor:
     """g^2 = 2 (1 - t): noise in proportion to sigma, with which the exact step keeps its order up to t = 1."""
     return torch.sqrt(2 * (1 - t))
@@ -67,6 +82,12 @@ def fading_noise(t: Tensor) -> Tensor:
 def _euclidean(family: str, space: Space) -> Euclidean:
     if not isinstance(space, Euclidean):
         raise GenmatchError(f"the family `{family}` needs data in a Euclidean space, got {space}.")
+    return space
+
+
+def _grid(family: str, space: Space) -> Grid:
+    if not isinstance(space, Grid):
+        raise GenmatchError(f"the family `{family}` needs data on a Grid of levels, got {space}.")
     return space
 
 

@@ -22,6 +22,7 @@ from genmatch.errors import GenmatchError
 from genmatch.generators import Generator, KroneckerSum
 from genmatch.paths.product import Product as ProductPath
 from genmatch.processes.base import MarkovProcess
+from genmatch.spaces import ProductSpace
 from genmatch.tensors import State
 
 
@@ -58,6 +59,10 @@ class Product(MarkovProcess):
     @property
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"product"}).union(*(part.kinds for part in self.parts.values()))
+
+    @property
+    def data_space(self) -> ProductSpace:
+        return ProductSpace(**{name: part.data_space for name, part in self.parts.items()})
 
     @property
     def output_shape(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@ r"""Superpositions: several processes that follow one path, mixed.
 
 If every $\mathcal L^{(i)}$ carries the same $p_t$ forward, so does $\sum_i w_i \mathcal L^{(i)}$ for weights $w_i \ge 0$ that
 sum to one; they may depend on time, not on the state. A flow and a diffusion half and half move at half the velocity each, with
-half the noise.
+half the noise. Correctors, whose generators leave $p_t$ as it is, may be added with any weights.
 
 Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, section 5.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.processes.base import MarkovProcess
+from genmatch.spaces import Space
 from genmatch.tensors import State, draw_categorical, leaves, tree_map
 
 Weight = float | Callable[[Tensor], Tensor]
@@ -30,7 +31,7 @@ class Superposition(MarkovProcess):
 
     Args:
         processes: processes whose paths are equal.
-        weights: one for each, non-negative, summing to one at every time.
+        weights: one for each, non-negative, summing to one at every time over all processes that are not correctors.
         heads: "separate", a head of the network for each process, with outputs in a dictionary; or "shared", one output for
             all, which must regress the same statistic.
 
@@ -55,7 +56,9 @@ class Superposition(MarkovProcess):
         self.names = _names(processes)
         if different := [str(process.path) for process in processes if process.path.signature != self.path.signature]:
             raise GenmatchError(f"superposed processes must follow one path, got {self.path} and {different[0]}.")
+        self._movers = [i for i, process in enumerate(processes) if not process.stationary]
         self._check_weights()
+        _ = self.data_space
         if heads not in ("separate", "shared"):
             raise GenmatchError(f"`heads` must be 'separate' or 'shared', got {heads!r}.")
         self.heads = heads
@@ -71,6 +74,18 @@ class Superposition(MarkovProcess):
         return frozenset().union(*(process.kinds for process in self.processes))
 
     @property
+    def data_space(self) -> Space:
+        """Where the data live: a process that asks for less than the path, such as levels, decides.
+
+        Raises:
+            GenmatchError: if two ask for different spaces.
+        """
+        narrow = list(dict.fromkeys(process.data_space for process in self.processes if process.data_space != self.path.data_space))
+        if len(narrow) > 1:
+            raise GenmatchError(f"superposed processes must lead to the same data, got {narrow[0]} and {narrow[1]}.")
+        return narrow[0] if narrow else self.path.data_space
+
+    @property
     def output_shape(self) -> Any:
         return self._join(lambda process, _: process.output_shape, None)
 
@@ -79,7 +94,9 @@ class Superposition(MarkovProcess):
         return {check: reason for process in self.processes for check, reason in process.caveats.items()}
 
     def supports(self, ability: str) -> bool:
-        return super().supports(ability) and all(process.supports(ability) for process in self.processes)
+        """Who only corrects need not finish, but a transition must be everybody's."""
+        finishing = self._movers if ability == "finish" else range(len(self.processes))
+        return super().supports(ability) and all(self.processes[i].supports(ability) for i in finishing)
 
     def weights_at(self, t: Tensor) -> Tensor:
         """The weights at times `t`, (B,), float64, (B, number of processes)."""
@@ -120,11 +137,13 @@ class Superposition(MarkovProcess):
         return self._choose([process.transition(part, x, t, s, rng=rng) for process, part in self._parts(output)], t, rng)
 
     def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
-        return self._choose([process.finish(part, x, t, rng=rng) for process, part in self._parts(output)], t, rng)
+        """One process, drawn by its weight, draws the data; correctors lead to none."""
+        parts = list(self._parts(output))
+        return self._choose([parts[i][0].finish(parts[i][1], x, t, rng=rng) for i in self._movers], t, rng)
 
     def _choose(self, ends: list[State], t: Tensor, rng: torch.Generator | None) -> State:
         """For each sample the end that one process took, drawn by the weights at `t`."""
-        chosen = draw_categorical(self.weights_at(t).log(), rng=rng)
+        chosen = draw_categorical(self.weights_at(t)[:, self._movers].log(), rng=rng)
         rows = torch.arange(len(chosen), device=chosen.device)
         return tree_map(lambda *values: torch.stack(values)[chosen, rows], *ends)
 
@@ -147,16 +166,17 @@ class Superposition(MarkovProcess):
             raise GenmatchError(
                 f"`weights` must be non-negative numbers or functions of t with shape (B,), got values from {weights.min()} to {weights.max()}."
             )
-        gap, where = (weights.sum(-1) - 1).abs().max(0)
+        moving = weights[:, self._movers].sum(-1)
+        gap, where = (moving - 1).abs().max(0)
         if float(gap) > 1e-9:
             raise GenmatchError(
-                f"`weights` must sum to 1 at every time, got {float(weights[where].sum()):.6g} at t = {float(t[where]):.3g}: "
+                f"`weights` must sum to 1 at every time over all processes but correctors, got {float(moving[where]):.6g} at t = {float(t[where]):.3g}: "
                 "otherwise the mixture does not follow the path; divide by the sum."
             )
 
     def _check_statistic(self) -> None:
         rng = torch.Generator().manual_seed(0)
-        x1 = self.path.data_space.random(4, rng=rng)
+        x1 = self.data_space.random(4, rng=rng)
         t = torch.full((4,), 0.5, dtype=torch.float64)
         x = self.path.sample(x1, t, rng=rng)
         first, *others = [leaves(process.target(x, t, x1)) for process in self.processes]

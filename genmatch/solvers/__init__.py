@@ -29,7 +29,7 @@ def available(process: MarkovProcess) -> list[str]:
     Example:
         >>> import genmatch as gm
         >>> gm.solvers.available(gm.CTMC(gm.paths.Mixture((3,), vocab_size=5)))
-        ['exact', 'euler', 'algorithm7', 'tau-leaping']
+        ['exact', 'euler', 'algorithm7', 'tau-leaping', 'thinning']
     """
     return [name for name in names() if get(name).misfit(process) is None]
 
@@ -40,10 +40,10 @@ def resolve(process: MarkovProcess, solver: str | Solver | None) -> Solver:
     Raises:
         GenmatchError: if it does not fit; the message lists those that do.
     """
-    chosen = get(available(process)[0] if solver is None else solver)
+    chosen = get((available(process) or ["euler"])[0] if solver is None else solver)
     reason = chosen.misfit(process)
     if reason is not None:
-        raise GenmatchError(f"{reason}; solvers that fit: {', '.join(available(process))}.")
+        raise GenmatchError(f"{reason}; solvers that fit: {', '.join(available(process)) or 'none'}.")
     return chosen
 
 

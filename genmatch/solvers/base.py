@@ -25,12 +25,12 @@ EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"
 class Solver(ABC):
     """One way to simulate a process.
 
-    Class attributes are declarations: `order` is the global order of convergence in the step, `calls` the number of network
+    Class attributes are declarations: `order` is the global order of convergence in the step (infinite if there is no error), `calls` the number of network
     calls a step (0 if adaptive), `kinds` the kinds of generator terms that it can simulate, `needs` the optional methods of
     the process that it uses.
     """
 
-    order: ClassVar[int]
+    order: ClassVar[float]
     calls: ClassVar[int]
     kinds: ClassVar[frozenset[str]] = EVERY_KIND
     needs: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +52,8 @@ class Solver(ABC):
     def misfit(self, process: MarkovProcess) -> str | None:
         """Why this solver cannot simulate `process`; None if it can."""
         name = type(self).__name__
+        if process.stationary:
+            return f"{type(process).__name__} is a corrector, which generates nothing by itself; make it a term of a Superposition"
         if extra := sorted(process.kinds - self.kinds):
             return f"{name} simulates {_words(self.kinds)} only, and {type(process).__name__} has {_words(extra)} too"
         if missing := [need for need in self.needs if not process.supports(need)]:

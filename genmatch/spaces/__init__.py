@@ -5,9 +5,10 @@ A space says what shape and dtype a batch of states has, checks one (`validate`)
 """
 
 from genmatch.spaces.base import Categorical, Euclidean, ProductSpace, Space, TestFunction, check_shape
+from genmatch.spaces.grid import Grid
 from genmatch.spaces.manifold import Manifold
 from genmatch.spaces.so3 import SO3
 from genmatch.spaces.sphere import Sphere
 from genmatch.spaces.torus import Torus
 
-__all__ = ["SO3", "Categorical", "Euclidean", "Manifold", "ProductSpace", "Space", "Sphere", "TestFunction", "Torus", "check_shape"]
+__all__ = ["SO3", "Categorical", "Euclidean", "Grid", "Manifold", "ProductSpace", "Space", "Sphere", "TestFunction", "Torus", "check_shape"]

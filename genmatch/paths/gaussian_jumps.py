@@ -1,0 +1,146 @@
+r"""Jumps along a Gaussian path: out of where the density falls, into where it rises.
+
+With $y = (x - \alpha z) / \sigma$ and $c = \dot\alpha z / |\dot\sigma|$ one coordinate of the path to the data point $z$ has
+
+    d/dt log p_t(x | z)  =  |sigma'| / sigma (1 + c y - y^2),        positive between y_-, y_+ = (c -+ sqrt(c^2 + 4)) / 2
+    rate       lambda^z(x)  =  |sigma'| / sigma [y^2 - c y - 1]_+
+    destination  J^z(y)     =  (1 + c y - y^2) phi(y) / (G(y_+) - G(y_-)) on (y_-, y_+),     G(y) = (y - c) phi(y)
+
+The destination does not depend on where a jump starts, and $G$, an antiderivative of its density, makes its distribution
+function a closed form. Under a posterior $p(z | x)$ rate and destination are averaged together: a jump draws $z$ in proportion
+to $p(z | x) \lambda^z(x)$ and lands by $J^z$. The average of the rates alone and of the destinations alone is another process.
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, appendix on jump models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genmatch.destinations import Destination, gauss_legendre
+from genmatch.generators import Jump
+from genmatch.paths.levels import LevelRates
+from genmatch.spaces import Grid
+from genmatch.tensors import draw_categorical, expand
+
+if TYPE_CHECKING:
+    from genmatch.paths.gaussian import Gaussian
+
+_START = 1e-3
+_REACH = 9.0
+"""Standard deviations beyond which the normal density is nothing in float64."""
+_HALVINGS = 50
+_NODES = 32
+
+
+class GaussianJumps(LevelRates):
+    """The jumps of a Gaussian path to data on a grid."""
+
+    def __init__(self, path: Gaussian, grid: Grid) -> None:
+        super().__init__(grid)
+        self.path = path
+        # Where sigma stands still at t = 0, nothing is known of where the density rises.
+        self.t_min = 0.0 if float(path.schedule.d_sigma(torch.zeros((), dtype=torch.float64))) < 0 else _START
+
+    def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
+        weights = logits.double().log_softmax(-1) + self._exits(x, t).log()
+        centre, tilt = self._law(x, t)
+        sigma = expand(self.path.schedule.sigma(t), x.double()).unsqueeze(-1).expand(*x.shape, 1)
+        return Jump(weights.exp().sum(-1), Flux(weights, centre, sigma, tilt))
+
+    def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The largest rate over all levels at seven times, and a quarter more for what lies between."""
+        times = [t + (s - t) * share for share in torch.linspace(0, 1, 7, dtype=torch.float64).tolist()]
+        return 1.25 * torch.stack([self._exits(x, time).amax(-1) for time in times]).amax(0)
+
+    def _exits(self, x: Tensor, t: Tensor) -> Tensor:
+        """lambda^z(x) for each level z, (B, *shape, K), float64."""
+        sigma, fall = (expand(c, x.double()).unsqueeze(-1) for c in (self.path.schedule.sigma(t), self.path.schedule.d_sigma(t).abs()))
+        centre, tilt = self._law(x, t)
+        y = (x.double().unsqueeze(-1) - centre) / sigma
+        return fall / sigma * (y**2 - tilt * y - 1).clamp(min=0)
+
+    def _law(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha z and c for each level z, which broadcast against (B, *shape, K)."""
+        schedule, levels = self.path.schedule, self.grid.levels.to(x.device)
+        alpha, tilt = (expand(c, x.double()).unsqueeze(-1) for c in (schedule.alpha(t), schedule.d_alpha(t) / schedule.d_sigma(t).abs()))
+        return alpha * levels, tilt * levels
+
+
+class Flux(Destination):
+    """A level is drawn first, and then a value where the density of its path rises.
+
+    Args:
+        logits: unnormalised log weights of the levels, (B, *shape, K).
+        centre: alpha z, broadcastable to (B, *shape, K).
+        sigma: standard deviation of the path, (B, *shape, 1).
+        tilt: c, broadcastable to (B, *shape, K).
+    """
+
+    def __init__(self, logits: Tensor, centre: Tensor, sigma: Tensor, tilt: Tensor) -> None:
+        self.logits, self.sigma = logits, sigma
+        self.centre, self.tilt = centre.expand(logits.shape), tilt.expand(logits.shape)
+
+    def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Inverts the distribution function by bisection."""
+        level = draw_categorical(self.logits[where], rng=rng).unsqueeze(-1)
+        centre, tilt = (part[where].gather(-1, level).squeeze(-1) for part in (self.centre, self.tilt))
+        low, high = _rise(tilt)
+        start, end = _antiderivative(low, tilt), _antiderivative(high, tilt)
+        height = start + (end - start) * torch.rand(tilt.shape, dtype=torch.float64, device=tilt.device, generator=rng)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            below = _antiderivative(middle, tilt) < height
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return centre + self.sigma[where].squeeze(-1) * (low + high) / 2
+
+    def atoms(self) -> tuple[Tensor, Tensor]:
+        """Gauss-Legendre nodes on the rise of each level."""
+        nodes, weights = gauss_legendre(_NODES, self.centre)
+        low, high = (edge.unsqueeze(-1) for edge in _rise(self.tilt))
+        y = low + (high - low) * nodes
+        values = self.centre.unsqueeze(-1) + self.sigma.unsqueeze(-1) * y
+        mass = (high - low) * weights * _rise_density(y, self.tilt.unsqueeze(-1))
+        return values.flatten(-2), (self.logits.softmax(-1).unsqueeze(-1) * mass).flatten(-2)
+
+    def mass(self, values: Tensor) -> Tensor:
+        return self.logits.new_zeros(()).expand(values.shape)
+
+    def density(self, values: Tensor) -> Tensor:
+        total = torch.zeros(values.shape, dtype=torch.float64, device=values.device)
+        chances = self.logits.softmax(-1)
+        for k in range(self.logits.shape[-1]):
+            centre, tilt = self.centre[..., k, None], self.tilt[..., k, None]
+            y = (values - centre) / self.sigma
+            total = total + chances[..., k, None] * _rise_density(y, tilt) / self.sigma
+        return total
+
+    def excluding(self, x: Tensor) -> Flux:
+        return self
+
+
+def _rise(tilt: Tensor) -> tuple[Tensor, Tensor]:
+    """y_- and y_+, between which the density rises; their product is -1. Cut off where the normal density is nothing."""
+    far = (tilt.abs() + torch.sqrt(tilt**2 + 4)) / 2
+    high = torch.where(tilt >= 0, far, 1 / far)
+    return (-1 / high).clamp(min=-_REACH), high.clamp(max=_REACH)
+
+
+def _rise_density(y: Tensor, tilt: Tensor) -> Tensor:
+    """J as a density of y."""
+    low, high = _rise(tilt)
+    total = _antiderivative(high, tilt) - _antiderivative(low, tilt)
+    return torch.where((y > low) & (y < high), (1 + tilt * y - y**2) * _normal(y) / total, 0)
+
+
+def _antiderivative(y: Tensor, tilt: Tensor) -> Tensor:
+    """G(y) = (y - c) phi(y), whose derivative is (1 + c y - y^2) phi(y)."""
+    return (y - tilt) * _normal(y)
+
+
+def _normal(y: Tensor) -> Tensor:
+    return torch.exp(-(y**2) / 2) / math.sqrt(2 * math.pi)

@@ -1,0 +1,106 @@
+r"""Pure jumps on R^d: each coordinate stays where it is until it jumps.
+
+The network predicts a posterior over the levels that a coordinate of the data can have, $\pi^j(b | x) = p(x_1^j = z_b | X_t = x)$.
+The path says at what rate a coordinate on its way to $z_b$ jumps, and where it lands; the process follows the average of
+these measures, rate and destination together:
+
+    Q^j(dy | x) = sum_b pi^j(b | x) lambda^{z_b}(x_j) J^{z_b}(dy)
+
+Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, section 3 and its jump models.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError, positive_integer
+from genmatch.generators import Generator
+from genmatch.paths.base import Path
+from genmatch.processes.posterior import PosteriorProcess
+from genmatch.spaces import Categorical, Euclidean, Grid
+from genmatch.tensors import draw_categorical
+
+
+class JumpProcess(PosteriorProcess):
+    """Real coordinates that jump from noise to data on a grid of levels.
+
+    Data are moved to the nearest level, in training and in the oracle.
+
+    Args:
+        path: a path on R^d with jumps: `Gaussian` or `RealMixture`.
+        bins: the levels of the data, increasing, (K,), such as the grey levels of an image; or a number of them, spread evenly
+            over [-2, 2]. Left out where the path knows its grid.
+
+    Raises:
+        GenmatchError: if the path has no jumps, or no levels are given.
+
+    Example:
+        >>> from genmatch.paths import Gaussian
+        >>> process = JumpProcess(Gaussian((2,)), bins=torch.tensor([-1.0, 0.0, 1.0]))
+        >>> process.output_shape
+        (2, 3)
+        >>> process.target(torch.zeros(1, 2), torch.zeros(1), torch.tensor([[1.0, -1.0]]))
+        tensor([[2, 0]])
+    """
+
+    kinds = frozenset({"jump"})
+
+    def __init__(self, path: Path, bins: int | Tensor | None = None) -> None:
+        if not isinstance(path, Path) or not isinstance(path.space, Euclidean):
+            raise GenmatchError(f"JumpProcess needs a path on R^d with jumps, got {path!r}; pass e.g. `gm.paths.Gaussian(shape)`.")
+        self.path = path
+        self.grid = _grid(path, bins)
+        self._rates = path.jumps(self.grid)
+        self.t_min = self._rates.t_min
+
+    def __repr__(self) -> str:
+        return f"JumpProcess({self.path}, bins={self.grid.num_levels})"
+
+    @property
+    def data_space(self) -> Grid:
+        return self.grid
+
+    @property
+    def vocabulary(self) -> Categorical:
+        return Categorical(self.grid.shape, self.grid.num_levels)
+
+    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        """The number of the level of each coordinate, int64, (B, *shape)."""
+        return self.grid.nearest(x1)
+
+    def natural_at(self, target: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return self.natural(target).to(x.dtype)
+
+    def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The cross-entropy of the levels of all coordinates that can still jump, nats, (B,)."""
+        nats = self.nats(target, output)
+        return torch.where(self._rates.moves(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
+
+    def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
+        return self._rates.generator(output, x, t)
+
+    def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return self._rates.transition(output, x, t, s, rng=rng)
+
+    def finish(self, output: Tensor, x: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Every coordinate that can still jump becomes a draw from its posterior."""
+        moves = self._rates.moves(x)
+        return x.masked_scatter(moves, self.grid.at(draw_categorical(output[moves], rng=rng), x.dtype))
+
+    def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return self._rates.bound(x, t, s)
+
+    def supports(self, ability: str) -> bool:
+        return {"transition": self._rates.has_transition, "intensity_bound": self._rates.has_bound}.get(ability, super().supports(ability))
+
+
+def _grid(path: Path, bins: int | Tensor | None) -> Grid:
+    space = path.data_space
+    if bins is None and isinstance(space, Grid):
+        return space
+    if bins is None:
+        raise GenmatchError(f"`bins` must give the levels of the data on {path}; pass e.g. `torch.linspace(-1, 1, 17)`, or a number.")
+    shape, dtype = path.space.shape, path.space.dtype  # type: ignore[attr-defined]
+    levels = torch.linspace(-2, 2, positive_integer(bins, "bins"), dtype=torch.float64) if isinstance(bins, int) else bins
+    return Grid(shape, levels, dtype)
