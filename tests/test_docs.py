@@ -15,9 +15,9 @@ BIRTH = DOCS / "examples" / "birth.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("builder", ["html", "doctest"])
-def test_builds_without_a_warning(builder, tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, str(DOCS), str(tmp_path)]
+def test_the_examples_run(tmp_path):
+    """`make docs`, which `make test` calls last, builds the pages."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "doctest", str(DOCS), str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 

@@ -51,17 +51,17 @@ def test_the_generator_is_the_weighted_sum_at_each_time():
 
 @pytest.mark.parametrize("solver", ["exact", "euler"])
 def test_marginals_by_simulation(solver):
-    """Kolmogorov-Smirnov distance of 100,000 particles to the exact law at t = 0.9: 5 % critical value 0.0043."""
+    """Kolmogorov-Smirnov distance of 20,000 particles to the exact law at t = 0.9: 5 % critical value 0.0096."""
     process = SUPERPOSITIONS[0]
     atoms, weights = torch.tensor([[-1.0], [0.8]], dtype=torch.float64), torch.tensor([0.4, 0.6])
-    start = torch.randn(100_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     times = 1 - torch.logspace(0, -1, 201, dtype=torch.float64)
     times[0] = 0
     run = gm.simulate(process, gm.oracle(process, atoms, weights), start, times, solver=solver, rng=torch.Generator().manual_seed(1))
     x = run.states[-1].sort(0).values
     exact = torch.special.ndtr((x - 0.9 * atoms.T) / 0.1) @ weights.double()
     empirical = (torch.arange(len(x), dtype=torch.float64) + 0.5) / len(x)
-    assert float((exact - empirical).abs().max()) < 0.01
+    assert float((exact - empirical).abs().max()) < 0.015
 
 
 def test_the_same_calls_train_and_sample_it():

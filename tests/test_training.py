@@ -195,7 +195,7 @@ def test_a_network_learns_the_posterior_of_a_chain():
     process = chain("uniform", positions=2)
     data = torch.tensor([[0, 0], [1, 1], [2, 3], [3, 2], [0, 1]])
     torch.manual_seed(0)
-    result = train(process, TinyTokens(process, width=64), data, steps=1500, batch_size=256, lr=1e-2, seed=0)
+    result = train(process, TinyTokens(process, width=64), data, steps=1000, batch_size=256, lr=1e-2, seed=0)
     states = process.space.enumerate()
     oracle = gm.oracle(process, data)
     for time in (0.2, 0.5, 0.8):
@@ -230,7 +230,7 @@ class Pull(gm.MarkovProcess):
 def test_one_loop_learns_every_process(process):
     """The learned prediction against the exact posterior mean on the states that the path visits."""
     torch.manual_seed(0)
-    result = train(process, TinyVector(width=64), DATA, steps=1500, batch_size=256, lr=5e-3, seed=0)
+    result = train(process, TinyVector(width=64), DATA, steps=800, batch_size=256, lr=5e-3, seed=0)
     oracle, error, spread = gm.oracle(process, DATA), 0.0, 0.0
     for time in (0.1, 0.4, 0.7):
         t = full(time, 2000)
