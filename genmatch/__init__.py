@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
-    from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, MarkovProcess, Product, Superposition
+    from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, LevelFlow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
 
@@ -26,6 +26,7 @@ _HOMES = {
     "GenmatchError": "errors",
     "JumpProcess": "processes",
     "Langevin": "processes",
+    "LevelFlow": "processes",
     "MarkovProcess": "processes",
     "Product": "processes",
     "Superposition": "processes",
@@ -47,6 +48,7 @@ __all__ = [
     "GenmatchError",
     "JumpProcess",
     "Langevin",
+    "LevelFlow",
     "MarkovProcess",
     "Product",
     "Superposition",

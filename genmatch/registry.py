@@ -145,6 +145,7 @@ processes = Registry(
         "metric": "genmatch.processes.families:metric",
         "geodesic": "genmatch.processes.families:geodesic",
         "jump": "genmatch.processes.families:jump",
+        "level-flow": "genmatch.processes.families:level_flow",
         "flow+jump": "genmatch.processes.families:flow_jump",
     },
 )

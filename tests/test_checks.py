@@ -77,6 +77,7 @@ CORRECT = [
     LANGEVIN,
     CORRECTOR,
     FLOW_AND_JUMPS,
+    gm.LevelFlow(Gaussian((2,)), bins=torch.tensor([-1.0, 0.0, 1.5])),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

@@ -137,7 +137,7 @@ def test_a_registry_of_nothing_says_so():
 
 TOKENS = {"mask", "uniform", "uniform-reversal", "metric"}
 MANIFOLDS = {"geodesic"}
-LEVELS = {"jump", "flow+jump"}
+LEVELS = {"jump", "flow+jump", "level-flow"}
 FAMILIES = [name for name in gm.processes.available() if gm.processes.get(name).__module__.startswith("genmatch.")]
 
 

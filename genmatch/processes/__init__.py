@@ -6,6 +6,7 @@ from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
 from genmatch.processes.jump import JumpProcess
 from genmatch.processes.langevin import Langevin
+from genmatch.processes.level_flow import LevelFlow
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.product import Product
 from genmatch.processes.superposition import Superposition

@@ -15,6 +15,7 @@ from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
 from genmatch.processes.jump import JumpProcess
+from genmatch.processes.level_flow import LevelFlow
 from genmatch.processes.superposition import Superposition
 from genmatch.schedules import CondOT
 from genmatch.spaces import Categorical, Euclidean, Grid, Manifold, Space
@@ -68,10 +69,16 @@ def jump(space: Space) -> JumpProcess:
 
 
 def flow_jump(space: Space) -> Superposition:
-    """Half a flow and half a jump process on one Gaussian path, with a head of the network for each."""
+    """Half a flow and half a jump process on one Gaussian path; one posterior over levels serves both."""
     grid = _grid("flow+jump", space)
     path = Gaussian(grid.shape)
-    return Superposition([Flow(path), JumpProcess(path, bins=grid.levels)], weights=[0.5, 0.5])
+    return Superposition([LevelFlow(path, grid.levels), JumpProcess(path, grid.levels)], weights=[0.5, 0.5], heads="shared")
+
+
+def level_flow(space: Space) -> LevelFlow:
+    """Flow matching by classification: the network predicts a posterior over the levels, as for jumps."""
+    grid = _grid("level-flow", space)
+    return LevelFlow(Gaussian(grid.shape), grid.levels)
 
 
 def fading_noise(t: Tensor) -> Tensor:

@@ -14,15 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, positive_integer
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
-from genmatch.processes.posterior import PosteriorProcess
-from genmatch.spaces import Categorical, Euclidean, Grid
+from genmatch.processes.levels import LevelProcess
 from genmatch.tensors import draw_categorical
 
 
-class JumpProcess(PosteriorProcess):
+class JumpProcess(LevelProcess):
     """Real coordinates that jump from noise to data on a grid of levels.
 
     Data are moved to the nearest level, in training and in the oracle.
@@ -47,30 +45,9 @@ class JumpProcess(PosteriorProcess):
     kinds = frozenset({"jump"})
 
     def __init__(self, path: Path, bins: int | Tensor | None = None) -> None:
-        if not isinstance(path, Path) or not isinstance(path.space, Euclidean):
-            raise GenmatchError(f"JumpProcess needs a path on R^d with jumps, got {path!r}; pass e.g. `gm.paths.Gaussian(shape)`.")
-        self.path = path
-        self.grid = _grid(path, bins)
+        super().__init__(path, bins)
         self._rates = path.jumps(self.grid)
         self.t_min = self._rates.t_min
-
-    def __repr__(self) -> str:
-        return f"JumpProcess({self.path}, bins={self.grid.num_levels})"
-
-    @property
-    def data_space(self) -> Grid:
-        return self.grid
-
-    @property
-    def vocabulary(self) -> Categorical:
-        return Categorical(self.grid.shape, self.grid.num_levels)
-
-    def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
-        """The number of the level of each coordinate, int64, (B, *shape)."""
-        return self.grid.nearest(x1)
-
-    def natural_at(self, target: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return self.natural(target).to(x.dtype)
 
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The cross-entropy of the levels of all coordinates that can still jump, nats, (B,)."""
@@ -93,14 +70,3 @@ class JumpProcess(PosteriorProcess):
 
     def supports(self, ability: str) -> bool:
         return {"transition": self._rates.has_transition, "intensity_bound": self._rates.has_bound}.get(ability, super().supports(ability))
-
-
-def _grid(path: Path, bins: int | Tensor | None) -> Grid:
-    space = path.data_space
-    if bins is None and isinstance(space, Grid):
-        return space
-    if bins is None:
-        raise GenmatchError(f"`bins` must give the levels of the data on {path}; pass e.g. `torch.linspace(-1, 1, 17)`, or a number.")
-    shape, dtype = path.space.shape, path.space.dtype  # type: ignore[attr-defined]
-    levels = torch.linspace(-2, 2, positive_integer(bins, "bins"), dtype=torch.float64) if isinstance(bins, int) else bins
-    return Grid(shape, levels, dtype)
