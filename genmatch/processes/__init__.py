@@ -22,6 +22,7 @@ __all__ = [
     "Flow",
     "JumpProcess",
     "Langevin",
+    "LevelFlow",
     "MarkovProcess",
     "PosteriorProcess",
     "Product",
