@@ -144,6 +144,7 @@ processes = Registry(
         "uniform-reversal": "genmatch.processes.families:uniform_reversal",
         "metric": "genmatch.processes.families:metric",
         "geodesic": "genmatch.processes.families:geodesic",
+        "product": "genmatch.processes.families:product",
     },
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""
@@ -178,6 +179,7 @@ data = Registry(
         "gaussians": "genmatch.data.toys:gaussians",
         "chain": "genmatch.data.toys:chain",
         "airports": "genmatch.data.airports:airports",
+        "digits+label": "genmatch.data.digits:digits_with_labels",
     },
 )
 """Functions without arguments that return a `genmatch.data.DataSet`."""

@@ -25,11 +25,19 @@ from genmatch.files import read_json, write_atomically, write_json, write_tensor
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
-from genmatch.spaces import Categorical, Euclidean, Sphere
+from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
 from genmatch.tensors import State
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
+
+_SMALL_SPACES: list[Space] = [
+    Euclidean((2,)),
+    Categorical((2,), 3),
+    Sphere(2),
+    ProductSpace(place=Euclidean((2,)), word=Categorical((2,), 3)),
+]
+"""One of each kind, for checks of a family that is given no data."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def find_process(name: str, data: str | None = None) -> MarkovProcess:
         raise GenmatchError(f"`{name}` must be a process or a function that makes one, got {type(thing).__name__}.")
     if not inspect.signature(thing).parameters:
         return _made(lambda _: thing(), None, name)
-    spaces = [view.space for view in data_sets.get(data).views] if data else [Euclidean((2,)), Categorical((2,), 3), Sphere(2)]
+    spaces = [view.space for view in data_sets.get(data).views] if data else _SMALL_SPACES
     reasons = []
     for space in spaces:
         try:

@@ -6,16 +6,20 @@ not fit. `genmatch compare --process package.module:Name` takes one too; a proce
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
+from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
+from genmatch.processes.product import Product
 from genmatch.schedules import CondOT
-from genmatch.spaces import Categorical, Euclidean, Manifold, Space
+from genmatch.spaces import Categorical, Euclidean, Manifold, ProductSpace, Space
 
 
 def flow(space: Space) -> Flow:
@@ -57,6 +61,22 @@ def metric(space: Space) -> CTMC:
     """Metric discrete flow: a CTMC in which ordered tokens, such as grey levels, draw near to the data."""
     tokens = _categorical("metric", space)
     return CTMC(Metric(tokens.shape, "absolute", vocab_size=tokens.vocab_size))
+
+
+def product(space: Space) -> Product:
+    """Several modalities together: a flow for vectors, masked diffusion for tokens, geodesics on manifolds."""
+    if not isinstance(space, ProductSpace):
+        raise GenmatchError(f"the family `product` needs data of several modalities, a ProductSpace, got {space}.")
+    return Product(**{name: _usual(part) for name, part in space.parts.items()})
+
+
+def _usual(space: Space) -> MarkovProcess:
+    """The usual process for a space."""
+    usual: dict[type[Space], Callable[[Space], MarkovProcess]] = {Euclidean: flow, Categorical: mask, Manifold: geodesic, ProductSpace: product}
+    for kind, make in usual.items():
+        if isinstance(space, kind):
+            return make(space)
+    raise GenmatchError(f"the family `product` knows no process for {space}; build one with `gm.Product`.")
 
 
 def fading_noise(t: Tensor) -> Tensor:
