@@ -26,7 +26,7 @@ from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
-from genmatch.tensors import State
+from genmatch.tensors import State, named_leaves
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
@@ -193,6 +193,8 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
 def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
     """Draws samples of a run into a file: a picture (.png), or the states as .npy or .safetensors.
 
+    In a .safetensors file they are called `states`, or `states.part` for each part of a product.
+
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
     """
@@ -200,10 +202,12 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
     writers: dict[str, Callable[[Path, State], None]] = {
         ".png": lambda part, states: _picture(data, run.view.decode(states), part),
         ".npy": lambda part, states: _save_array(part, states),
-        ".safetensors": lambda part, states: write_tensors(part, {"states": states}),
+        ".safetensors": lambda part, states: write_tensors(part, named_leaves(states, "states")),
     }
     if out.suffix not in writers:
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
+    if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
+        raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
     states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
     write_atomically(out, lambda part: writers[out.suffix](part, states))
 
