@@ -7,6 +7,7 @@ not fit. `genmatch compare --process package.module:Name` takes one too; a proce
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,8 +73,13 @@ def product(space: Space) -> Product:
 
 def _usual(space: Space) -> MarkovProcess:
     """The usual process for a space."""
-    usual: dict[type[Space], Callable[[Space], MarkovProcess]] = {Euclidean: flow, Categorical: mask, Manifold: geodesic, ProductSpace: product}
-    for kind, make in usual.items():
+    usual: tuple[tuple[Any, Callable[[Space], MarkovProcess]], ...] = (
+        (Euclidean, flow),
+        (Categorical, mask),
+        (Manifold, geodesic),
+        (ProductSpace, product),
+    )
+    for kind, make in usual:
         if isinstance(space, kind):
             return make(space)
     raise GenmatchError(f"the family `product` knows no process for {space}; build one with `gm.Product`.")
