@@ -90,20 +90,24 @@ def _agreement(points: Tensor, probabilities: Tensor | None) -> float:
 
 
 def _draw_with_labels(axes: Any, points: Tensor) -> None:
-    """The grid of images, each with its label in a corner."""
+    """The grid of images, each with its label to the left."""
     images, labels = _split(points)
-    _draw(axes, images)
-    columns = max(1, round(len(points) ** 0.5))
+    _draw(axes, images, left=6)
+    columns = _columns(images)
     for i, label in enumerate(labels.tolist()):
-        axes.text(10 * (i % columns) + 1, 10 * (i // columns) + 1, str(label), fontsize=6, color="#D55E00", ha="left", va="top")
+        axes.text(15 * (i % columns) + 3, 10 * (i // columns) + 5, str(label), fontsize=6, color="#D55E00", ha="center", va="center")
 
 
-def _draw(axes: Any, points: Tensor) -> None:
-    """A grid of images, as square as it gets."""
-    columns = max(1, round(len(points) ** 0.5))
-    rows = -(-len(points) // columns)
-    padded = torch.ones(rows * columns, 10, 10)
-    padded[: len(points), 1:9, 1:9] = 1 - points[:, 0].cpu()
-    sheet = padded.reshape(rows, columns, 10, 10).transpose(1, 2).reshape(rows * 10, columns * 10)
+def _draw(axes: Any, images: Tensor, left: int = 1) -> None:
+    """A grid of images, as square as it gets, with `left` white pixels before each."""
+    columns = _columns(images)
+    rows, width = -(-len(images) // columns), left + 9
+    padded = torch.ones(rows * columns, 10, width)
+    padded[: len(images), 1:9, left : left + 8] = 1 - images[:, 0].cpu()
+    sheet = padded.reshape(rows, columns, 10, width).transpose(1, 2).reshape(rows * 10, columns * width)
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
+
+
+def _columns(images: Tensor) -> int:
+    return max(1, round(len(images) ** 0.5))
