@@ -102,17 +102,20 @@ def _read(space: Space, clamp: Any, n: int, name: str) -> tuple[State, State]:
     """The mask and the values, (n, *shape) each, or dictionaries of them."""
     if isinstance(space, ProductSpace):
         parts = {part: _read(space.parts[part], inner, n, label) for part, inner, label in _modalities(space, clamp, n, name)}
-        mask, values = ({part: pair[i] for part, pair in parts.items()} for i in (0, 1))
-        return mask, values
+        return {part: mask for part, (mask, _) in parts.items()}, {part: values for part, (_, values) in parts.items()}
     shape: tuple[int, ...] = space.shape  # type: ignore[attr-defined]
     if isinstance(clamp, Mapping):
         return _positions(space, shape, clamp, n, name)
-    mask, values = clamp if isinstance(clamp, tuple) and len(clamp) == 2 else (torch.ones(shape, dtype=torch.bool), clamp)
-    mask, values = _batch(mask, shape, n, f"{name}[0]"), _batch(values, shape, n, name)
+    pair = clamp if isinstance(clamp, tuple) and len(clamp) == 2 else (torch.ones(shape, dtype=torch.bool), clamp)
+    return _masked(space, shape, pair, n, name)
+
+
+def _masked(space: Space, shape: tuple[int, ...], pair: tuple[Any, Any], n: int, name: str) -> tuple[Tensor, Tensor]:
+    mask, values = _batch(pair[0], shape, n, f"{name}[0]"), _batch(pair[1], shape, n, name)
     if mask.dtype != torch.bool:
         raise GenmatchError(f"`{name}[0]`, the mask, must be boolean, got {mask.dtype}; pass (mask, values), and `mask.bool()`.")
-    some = mask.flatten(1).any(-1) & ~mask.flatten(1).all(-1)
-    if bool(some.any()):
+    coordinates = mask.flatten(1)
+    if bool((coordinates.any(-1) & ~coordinates.all(-1)).any()):
         _check_coordinatewise(space, name)
     points = torch.where(mask, values, _filler(space))
     space.validate(points, name)
