@@ -136,6 +136,7 @@ def test_a_registry_of_nothing_says_so():
 
 TOKENS = {"mask", "uniform", "uniform-reversal", "metric"}
 MANIFOLDS = {"geodesic"}
+PRODUCTS = {"product"}
 FAMILIES = [name for name in gm.processes.available() if gm.processes.get(name).__module__.startswith("genmatch.")]
 
 
@@ -146,6 +147,8 @@ def test_families_fit_one_kind_of_space_and_refuse_the_other(name):
         fits, other = other, fits
     if name in MANIFOLDS:
         fits = gm.spaces.Sphere(2)
+    if name in PRODUCTS:
+        fits = gm.spaces.ProductSpace(place=fits, word=other)
     assert gm.processes.get(name)(fits).path.data_space == fits
     with pytest.raises(gm.GenmatchError, match=f"the family `{name}` needs data.*got {type(other).__name__}"):
         gm.processes.get(name)(other)
