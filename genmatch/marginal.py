@@ -21,6 +21,9 @@ from genmatch.generators import Generator
 from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, batch_size, check_times, leaves, tree_map
 
+_START = 1e-12
+"""For t = 0 in the posterior: its limit, which also knows what a state means that no noise shows, such as a known token."""
+
 _CHUNK = 2**24
 """Coordinates compared at a time: bounds the memory of the oracle."""
 
@@ -48,7 +51,7 @@ class Oracle(torch.nn.Module):
 
         Where the path never goes from any data point there is no posterior; the weights of the data stand in.
         """
-        t = check_times(t, batch_size(x))
+        t = check_times(t, batch_size(x)).clamp(min=_START)
         n = len(self.log_weights)
         log_joint = self.log_weights + self._pairs(self.process.path.log_prob, x, t).reshape(-1, n)
         impossible = log_joint.isneginf().all(-1, keepdim=True)

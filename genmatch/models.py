@@ -47,6 +47,10 @@ def as_condition(condition: Any) -> dict[str, Any]:
     raise GenmatchError(f"`condition` must be a tensor or a dictionary of tensors, got {type(condition).__name__}.")
 
 
+def _as_it_is(x: State, t: Tensor) -> State:
+    return x
+
+
 class Predictor:
     """A model with its condition bound, as solvers and the training loop call it.
 
@@ -54,14 +58,16 @@ class Predictor:
         process: says what shape the output must have.
         model: the model.
         condition: keyword arguments for each call, tensors with one entry a sample.
+        keep: puts into a state what is known of the data at a time; the model sees the result.
     """
 
-    def __init__(self, process: MarkovProcess, model: Model, condition: Condition | None = None) -> None:
+    def __init__(self, process: MarkovProcess, model: Model, condition: Condition | None = None, keep: Callable[[State, Tensor], State] | None = None) -> None:
         if not callable(model):
             raise GenmatchError(f"`model` must be callable as model(x, t, **condition), got {type(model).__name__}.")
         self.process = process
         self.model = model
         self.condition = as_condition(condition)
+        self.keep = keep or _as_it_is
         self.calls = 0
         self._time_dtype = next((part.dtype for part in floating_parts(model)), None)
 
@@ -72,7 +78,7 @@ class Predictor:
             GenmatchError: if the output does not have the shape that the process needs.
         """
         self.calls += 1
-        output = self.model(x, t.to(self._dtype(x)), **self.condition)
+        output = self.model(self.keep(x, t), t.to(self._dtype(x)), **self.condition)
         check_output(self.process, output, batch_size(x))
         return output
 

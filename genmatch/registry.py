@@ -147,6 +147,7 @@ processes = Registry(
         "jump": "genmatch.processes.families:jump",
         "level-flow": "genmatch.processes.families:level_flow",
         "flow+jump": "genmatch.processes.families:flow_jump",
+        "product": "genmatch.processes.families:product",
     },
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""
@@ -182,6 +183,7 @@ data = Registry(
         "gaussians": "genmatch.data.toys:gaussians",
         "chain": "genmatch.data.toys:chain",
         "airports": "genmatch.data.airports:airports",
+        "digits+label": "genmatch.data.digits:digits_with_labels",
     },
 )
 """Functions without arguments that return a `genmatch.data.DataSet`."""

@@ -25,11 +25,19 @@ from genmatch.files import read_json, write_atomically, write_json, write_tensor
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
-from genmatch.spaces import Categorical, Euclidean, Sphere
-from genmatch.tensors import State
+from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
+from genmatch.tensors import State, named_leaves
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
+
+_SMALL_SPACES: list[Space] = [
+    Euclidean((2,)),
+    Categorical((2,), 3),
+    Sphere(2),
+    ProductSpace(place=Euclidean((2,)), word=Categorical((2,), 3)),
+]
+"""One of each kind, for checks of a family that is given no data."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def find_process(name: str, data: str | None = None) -> MarkovProcess:
         raise GenmatchError(f"`{name}` must be a process or a function that makes one, got {type(thing).__name__}.")
     if not inspect.signature(thing).parameters:
         return _made(lambda _: thing(), None, name)
-    spaces = [view.space for view in data_sets.get(data).views] if data else [Euclidean((2,)), Categorical((2,), 3), Sphere(2)]
+    spaces = [view.space for view in data_sets.get(data).views] if data else _SMALL_SPACES
     reasons = []
     for space in spaces:
         try:
@@ -185,6 +193,8 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
 def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
     """Draws samples of a run into a file: a picture (.png), or the states as .npy or .safetensors.
 
+    In a .safetensors file they are called `states`, or `states.part` for each part of a product.
+
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
     """
@@ -192,10 +202,12 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
     writers: dict[str, Callable[[Path, State], None]] = {
         ".png": lambda part, states: _picture(data, run.view.decode(states), part),
         ".npy": lambda part, states: _save_array(part, states),
-        ".safetensors": lambda part, states: write_tensors(part, {"states": states}),
+        ".safetensors": lambda part, states: write_tensors(part, named_leaves(states, "states")),
     }
     if out.suffix not in writers:
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
+    if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
+        raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
     states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
     write_atomically(out, lambda part: writers[out.suffix](part, states))
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch import solvers
+from genmatch.constraints import known
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
@@ -51,6 +52,7 @@ def simulate(
     *,
     solver: str | Solver | None = None,
     condition: Condition | Tensor | None = None,
+    clamp: Any = None,
     rng: torch.Generator | None = None,
 ) -> Run:
     """Simulates a process from the states `x0` at times[0], and keeps the state at every time of the grid.
@@ -62,6 +64,7 @@ def simulate(
         times: increasing times in [0, 1], (steps + 1,).
         solver: a name or a `Solver`; the recommended one by default.
         condition: what the model is conditioned on, a tensor or a dictionary of tensors with one entry a sample.
+        clamp: parts of the data that are known, as for `sample`.
         rng: source of randomness.
 
     Raises:
@@ -77,9 +80,11 @@ def simulate(
     """
     process.space.validate(x0, "x0")
     times, chosen = _grid(times), solvers.resolve(process, solver)
-    predict = Predictor(process, model, _conditions(condition, batch_size(x0)))
+    conditions = _conditions(condition, batch_size(x0))
+    keep = known(process.path, clamp, batch_size(x0)).start(x0, rng)
+    predict = Predictor(process, model, conditions, keep)
     with torch.no_grad(), evaluating(model):
-        states = [x0, *_walk(process, chosen, predict, x0, times, rng)]
+        states = list(_walk(process, chosen, predict, x0, times, rng))
     process.space.validate(states[-1], "the simulated state")
     return Run(states, times, predict.calls)
 
@@ -93,6 +98,7 @@ def sample(
     solver: str | Solver | None = None,
     times: Tensor | None = None,
     condition: Condition | Tensor | None = None,
+    clamp: Any = None,
     seed: int | None = None,
     rng: torch.Generator | None = None,
     batch_size: int | None = None,
@@ -107,6 +113,9 @@ def sample(
         solver: a name or a `Solver`; the recommended one by default.
         times: a grid of your own, increasing from 0 to at most 1, instead of `steps`.
         condition: what the model is conditioned on, a tensor or a dictionary of tensors with `n` entries.
+        clamp: parts of the data that are known and held from start to end: `{position: value}`, by position in the flattened
+            state; a pair `(mask, values)`; or, for a product, `{modality: values}`, with all of a modality or any of these. A
+            value is that of every sample, or of each along a leading axis. How exact that is, see `genmatch.constraints`.
         seed: makes the draw repeatable; fresh randomness if None.
         rng: source of randomness, instead of `seed`.
         batch_size: samples a network call; all at once by default.
@@ -126,15 +135,16 @@ def sample(
     grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
     if float(grid[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
-    chosen, conditions = solvers.resolve(process, solver), _conditions(condition, n)
+    chosen, conditions, clamped = solvers.resolve(process, solver), _conditions(condition, n), known(process.path, clamp, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
     parts = []
     with torch.no_grad(), evaluating(model):
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
-            predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions))
             x0 = process.path.source(rows.stop - start, rng=rng)
+            keep = clamped.rows(rows).start(x0, rng)
+            predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions), keep)
             for last in _walk(process, chosen, predict, x0, grid, rng):  # noqa: B007 (only the last state is kept)
                 pass
             parts.append(last)
@@ -159,18 +169,20 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
 
 
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:
-    """The states at times[1:]."""
+    """The states at `times`, with what is known in its place."""
     device = leaves(x)[0].device
     ending = _ending(process, solver)
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
+    x = predict.keep(x, grid[0] * ones)
+    yield x
     for t, s in itertools.pairwise(grid):
         if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
             x = solver.step(process, predict, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
             t = 1 - _HANDOVER
         if t < s:
-            x = (ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng)
+            x = predict.keep((ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng), s * ones)
         yield x
 
 

@@ -44,6 +44,18 @@ def leaves(state: State) -> list[Any]:
     return [state]
 
 
+def named_leaves(state: State, name: str) -> dict[str, Any]:
+    """The tensors of a state by name: `name` itself, or `name.part` for each part of a product.
+
+    Example:
+        >>> list(named_leaves({"image": torch.zeros(2), "text": torch.zeros(2)}, "states"))
+        ['states.image', 'states.text']
+    """
+    if isinstance(state, dict):
+        return {key: leaf for part, value in state.items() for key, leaf in named_leaves(value, f"{name}.{part}").items()}
+    return {name: state}
+
+
 def batch_size(state: State) -> int:
     """The number of samples in a state."""
     return len(leaves(state)[0])

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from genmatch.cli import main
 
@@ -19,7 +20,7 @@ def run(*arguments):
 def test_list_names_everything_with_a_line_each():
     result = run("list")
     assert result.exit_code == 0
-    for name in ("flow", "diffusion", "mask", "uniform", "exact", "algorithm7", "digits", "checkerboard", "geodesic", "airports"):
+    for name in ("flow", "diffusion", "mask", "uniform", "exact", "algorithm7", "digits", "checkerboard", "geodesic", "airports", "product", "digits+label"):
         assert name in result.output
     assert "Masked diffusion" in result.output
 
@@ -44,6 +45,18 @@ def test_train_then_sample_to_each_kind_of_file(tmp_path):
     assert np.array_equal(tokens, np.load(tmp_path / "y.npy"))
 
 
+def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_path):
+    assert run("train", "--process", "product", "--data", "digits+label", "--network", "transformer", "--out", tmp_path / "run", *SMALL).exit_code == 0
+    for suffix in ("png", "safetensors"):
+        sampled = run("sample", tmp_path / "run", "--n", 5, "--steps", 2, "--out", tmp_path / f"x.{suffix}")
+        assert sampled.exit_code == 0, sampled.output
+    states = load_file(tmp_path / "x.safetensors")
+    assert {name: tuple(value.shape) for name, value in states.items()} == {"states.image": (5, 1, 8, 8), "states.label": (5, 1)}
+    refused = run("sample", tmp_path / "run", "--out", tmp_path / "x.npy")
+    assert refused.exit_code == 1
+    assert "states.image, states.label; write .safetensors" in refused.output
+
+
 def test_compare_prints_the_table_and_where_the_report_is(tmp_path):
     result = run("compare", "--data", "tests.plugins:blobs", "--process", "flow", "--nfe", 2, "--out", tmp_path, *SMALL)
     assert result.exit_code == 0, result.output
@@ -52,7 +65,7 @@ def test_compare_prints_the_table_and_where_the_report_is(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize("target", ["tests.plugins:small_flow", "tests.plugins:cosine_flow", "mask"])
+@pytest.mark.parametrize("target", ["tests.plugins:small_flow", "tests.plugins:cosine_flow", "mask", "product"])
 def test_check_prints_a_table_and_passes(target):
     result = run("check", target)
     assert result.exit_code == 0, result.output

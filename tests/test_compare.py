@@ -47,11 +47,22 @@ def test_the_report_stands_alone_and_its_figures_are_those_of_the_json(finished)
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_data_set_brings_figures_of_its_own(tmp_path):
+    comparison = compare(Plan(data="digits+label", **{**SMALL, "nfe": (2,)}), tmp_path)
+    (family,) = comparison.families
+    assert family.name == "product"
+    assert 0 <= family.best["agreement"] < 0.5
+    assert comparison.floor["agreement"] > 0.95
+    page = (tmp_path / "report.html").read_text()
+    assert "label agrees" in page
+    assert f"{family.best['agreement']:.1%}" in page
+
+
 def test_metrics_can_be_measured_again_from_what_is_on_disk(finished):
     comparison, out, _ = finished
     family = comparison.families[2]
     extractor = runner.make_extractor(comparison.data)
-    row = evaluate(family.points[3], extractor, extractor(comparison.data.test), comparison.data.train)
+    row = evaluate(family.points[3], extractor, extractor(comparison.data.test), comparison.data)
     saved = json.loads((out / "mask" / "nfe-3.json").read_text())
     assert {key: saved[key] for key in row} == row
     model = load_run(out / "mask").model

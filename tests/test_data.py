@@ -10,6 +10,7 @@ from genmatch.data import Checkerboard, DataSet, GaussianMixture, MarkovChain, V
 from genmatch.data.airports import degrees, unit_vectors
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical, Euclidean
+from genmatch.tensors import leaves
 
 
 @pytest.mark.parametrize("name", gm.data.available())
@@ -18,7 +19,7 @@ def test_every_data_set_is_the_same_each_time_and_its_views_agree(name):
     assert torch.equal(data.train, again.train)
     assert torch.equal(data.test, again.test)
     for view in data.views:
-        assert torch.equal(view.space.validate(view.train), view.train)
+        assert all(map(torch.equal, leaves(view.space.validate(view.train)), leaves(view.train)))
         decoded = view.decode(view.test)
         assert decoded.shape == data.test.shape
         assert (decoded - data.test).abs().max() <= 4 / 48  # at most a bin of the toys; images agree exactly
@@ -38,6 +39,21 @@ def test_digits_are_split_once_and_lose_nothing_as_vectors_or_tokens():
     assert len(data.labels[0]) == 1297
     seen = {tuple(row.tolist()) for row in tokens.train}
     assert sum(tuple(row.tolist()) in seen for row in tokens.test) == 0
+
+
+def test_digits_with_labels_are_the_same_digits_and_points_keep_both_parts():
+    data, images = gm.data.get("digits+label"), gm.data.get("digits")
+    (view,) = data.views
+    assert torch.equal(view.train["image"], images.views[0].train)
+    assert torch.equal(view.test["label"].squeeze(-1), images.labels[1])
+    assert data.train.shape == (1297, 74)
+    assert torch.equal(data.classified(data.test), images.test)
+    right = torch.nn.functional.one_hot(images.labels[1], 10).double()
+    figure = data.metrics["agreement"].figure
+    assert figure(data.test, right) == 1
+    assert figure(data.test, right.roll(1, 0)) < 0.2
+    with pytest.raises(GenmatchError, match="there is none"):
+        figure(data.test, None)
 
 
 def test_airports_are_places_on_the_sphere_and_maps_find_them_again():

@@ -81,6 +81,46 @@ DATA_CHAINS = {"a": torch.tensor([[0], [1], [1]]), "b": torch.tensor([[0, 0], [1
 WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
 
 
+class BlindHeads(torch.nn.Module):
+    """A network for each part that sees that part alone."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.nets = torch.nn.ModuleDict({name: small_net(part) for name, part in process.parts.items()})
+
+    def forward(self, x, t):
+        return {name: net(x[name], t) for name, net in self.nets.items()}
+
+
+def small_net(process):
+    return gm.nn.MLP(process.space, process.output_shape, width=32, depth=1)
+
+
+@pytest.mark.parametrize(("make", "low", "high"), [(small_net, 0, 0.04), (BlindHeads, 0.25, 0.4)])
+def test_a_trained_network_follows_the_joint_law_and_one_with_blind_heads_does_not(make, low, high):
+    process = gm.Product(a=gm.CTMC(gm.paths.Mixture((1,), 2)), b=gm.CTMC(gm.paths.Mixture((2,), 2, schedule=gm.schedules.Cosine())))
+    space = process.path.data_space
+    law = torch.tensor([0.3, 0.02, 0.03, 0.05, 0.02, 0.1, 0.08, 0.4], dtype=torch.float64)
+    rows = torch.multinomial(law, 4096, replacement=True, generator=rng())
+    torch.manual_seed(0)
+    data = tree_map(lambda v: v[rows], space.enumerate())
+    model = gm.train(process, make(process), data, steps=250, batch_size=256, lr=5e-3, ema=0.98, warmup=20, seed=0).model
+    x = gm.sample(process, model, 8000, steps=64, seed=1)
+    counts = torch.bincount(space.index(x), minlength=8).double()
+    assert low <= float((counts / 8000 - law).abs().sum() / 2) < high
+
+
+def test_the_family_makes_the_usual_process_of_each_part():
+    space = ProductSpace(pair=ProductSpace(image=Euclidean((1, 2, 2)), word=Categorical((2,), 3)), place=gm.spaces.Sphere(2))
+    process = gm.processes.get("product")(space)
+    assert process.path.data_space == space
+    assert [type(part).__name__ for part in (*process.parts["pair"].parts.values(), process.parts["place"])] == ["Flow", "CTMC", "Flow"]
+    assert process.kinds == {"product", "drift", "jump", "geodesic drift"}
+    for wrong in (Euclidean((2,)), ProductSpace(word=Categorical((2,), 3, mask=True))):
+        with pytest.raises(gm.GenmatchError, match="the family"):
+            gm.processes.get("product")(wrong)
+
+
 def test_the_rate_matrix_of_a_product_is_the_kronecker_sum():
     one, two = gm.spaces.Categorical((1,), 2), gm.spaces.Categorical((1,), 3)
     space = ProductSpace(one=one, two=two)

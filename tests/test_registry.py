@@ -138,6 +138,7 @@ def test_a_registry_of_nothing_says_so():
 TOKENS = {"mask", "uniform", "uniform-reversal", "metric"}
 MANIFOLDS = {"geodesic"}
 LEVELS = {"jump", "flow+jump", "level-flow"}
+PRODUCTS = {"product"}
 FAMILIES = [name for name in gm.processes.available() if gm.processes.get(name).__module__.startswith("genmatch.")]
 
 
@@ -150,6 +151,8 @@ def test_families_fit_one_kind_of_space_and_refuse_the_other(name):
         fits = gm.spaces.Sphere(2)
     if name in LEVELS:
         fits = gm.spaces.Grid((3,), [-1.0, 0.0, 1.0])
+    if name in PRODUCTS:
+        fits = gm.spaces.ProductSpace(place=fits, word=other)
     assert gm.processes.get(name)(fits).data_space == fits
     with pytest.raises(gm.GenmatchError, match=rf"the family `{re.escape(name)}` needs data.*got {type(other).__name__}"):
         gm.processes.get(name)(other)

@@ -67,16 +67,8 @@ def test_marginals_by_simulation(solver):
 def test_the_same_calls_train_and_sample_it():
     process = SUPERPOSITIONS[0]
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = torch.nn.Linear(2, 2)
-
-        def forward(self, x, t):
-            out = self.layers(torch.cat([x, t.unsqueeze(-1)], -1))
-            return {"flow": out[:, :1], "diffusion": out[:, 1:]}
-
-    result = gm.train(process, Net(), torch.ones(20, 1), steps=3, seed=0)
+    net = gm.nn.MLP(process.space, process.output_shape, width=16, depth=1)
+    result = gm.train(process, net, torch.ones(20, 1), steps=3, seed=0)
     assert gm.sample(process, result.model, 5, steps=3, seed=0).shape == (5, 1)
     assert gm.solvers.available(process)[:2] == ["exact", "euler"]
 

@@ -6,6 +6,7 @@ process in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,18 +37,20 @@ class Extractor:
     Attributes:
         description: what the features are, for the report.
         classifier: the network, or None.
+        classified: what the classifier sees of the points.
     """
 
-    def __init__(self, classifier: nn.Module | None, description: str) -> None:
+    def __init__(self, classifier: nn.Module | None, description: str, classified: Callable[[Tensor], Tensor]) -> None:
         self.classifier = classifier
         self.description = description
+        self.classified = classified
 
     def __call__(self, points: Tensor) -> Measure:
         """Features, and class probabilities where there is a classifier, of points (B, ...)."""
         if self.classifier is None:
             return Measure(points.flatten(1).double(), None)
         with torch.no_grad():
-            features, logits = self.classifier(points)
+            features, logits = self.classifier(self.classified(points))
         return Measure(features.double(), logits.double().softmax(-1))
 
 
@@ -84,9 +87,9 @@ def make_extractor(data: DataSet, *, path: Path | None = None, epochs: int = 30,
         epochs: passes over the training images.
         seed: of the weights and the order of the images.
     """
-    train, test = data.train, data.test
+    train, test = data.classified(data.train), data.classified(data.test)
     if data.labels is None or train.dim() != 4:
-        return Extractor(None, "the points themselves")
+        return Extractor(None, "the points themselves", data.classified)
     labels, test_labels = data.labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,7 +103,7 @@ def make_extractor(data: DataSet, *, path: Path | None = None, epochs: int = 30,
     network.eval()
     with torch.no_grad():
         accuracy = float((network(test)[1].argmax(-1) == test_labels).double().mean())
-    return Extractor(network, f"64 features of a classifier trained on the real training images ({accuracy:.1%} right on the test images)")
+    return Extractor(network, f"64 features of a classifier trained on the real training images ({accuracy:.1%} right on the test images)", data.classified)
 
 
 def _fit(network: Classifier, images: Tensor, labels: Tensor, epochs: int) -> None:

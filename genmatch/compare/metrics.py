@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genmatch.compare.features import Extractor, Measure
+from genmatch.data.dataset import DataSet
 from genmatch.errors import GenmatchError
 
 
@@ -52,15 +53,15 @@ def class_balance(probabilities: Tensor) -> float:
     return float(torch.special.entr(shares).sum() / math.log(probabilities.shape[1]))
 
 
-def evaluate(samples: Tensor, extractor: Extractor, test: Measure, train_points: Tensor) -> dict[str, float]:
+def evaluate(samples: Tensor, extractor: Extractor, test: Measure, data: DataSet) -> dict[str, float]:
     """All metrics of samples against the test split: the figures of one row of a report, by name."""
     seen = extractor(samples)
     row = {
         "frechet": frechet_distance(seen.features, test.features),
         "coverage": coverage(seen.features, test.features),
-        "nearest_train": nearest_distance(samples, train_points),
+        "nearest_train": nearest_distance(samples, data.train),
     }
     if seen.probabilities is not None:
         row["confidence"] = float(seen.probabilities.max(-1).values.mean())
         row["balance"] = class_balance(seen.probabilities)
-    return row
+    return row | {name: metric.figure(samples, seen.probabilities) for name, metric in data.metrics.items()}

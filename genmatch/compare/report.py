@@ -59,6 +59,7 @@ def _render(comparison: Comparison, images: dict[str, bytes]) -> str:
     import jinja2
 
     results = comparison.results()
+    own = {name: (metric.title, metric.meaning, metric.form) for name, metric in comparison.data.metrics.items()}
     ranked = sorted(results["families"], key=lambda family: family["best"]["frechet"])
     template = resources.files("genmatch.compare").joinpath("report.html").read_text(encoding="utf-8")
     return (
@@ -70,7 +71,7 @@ def _render(comparison: Comparison, images: dict[str, bytes]) -> str:
             data=comparison.data,
             train_size=len(comparison.data.train),
             test_size=len(comparison.data.test),
-            columns={key: column for key, column in COLUMNS.items() if key in ranked[0]["best"]},
+            columns={key: column for key, column in (COLUMNS | own).items() if key in ranked[0]["best"]},
             floor=comparison.floor,
             waiting=comparison.planned[len(comparison.families) :],
             images={name: base64.b64encode(image).decode() for name, image in images.items()},

@@ -130,7 +130,7 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
             steps_for(process, nfe)
     extractor = _extractor(data, out, plan.seed, say)
     test = extractor(data.test)
-    floor = evaluate(data.train, extractor, test, data.train)
+    floor = evaluate(data.train, extractor, test, data)
     comparison = Comparison(plan, data, extractor.description, floor, nearest_distance(data.test, data.train), tuple(names))
     for i, name in enumerate(names, 1):
         settings = plan.run_settings(name)
@@ -180,7 +180,7 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
             states = sampling.sample(run.process, run.model, len(data.train), steps=steps, seed=plan.seed)
             seconds = time.perf_counter() - start
             decoded = run.view.decode(states)
-            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **evaluate(decoded, extractor, test, data.train)}
+            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **evaluate(decoded, extractor, test, data)}
             write_tensors(place.with_suffix(".safetensors"), {"points": decoded})
             write_json(place.with_suffix(".json"), row)
         rows.append(read_json(place.with_suffix(".json")))

@@ -2,7 +2,7 @@
 
 import inspect
 
-from genmatch.data.dataset import DataSet, View
+from genmatch.data.dataset import DataSet, Metric, View
 from genmatch.data.laws import Checkerboard, GaussianMixture, MarkovChain
 from genmatch.errors import GenmatchError
 from genmatch.registry import data as _registry
@@ -26,4 +26,4 @@ def get(name: str) -> DataSet:
     return made
 
 
-__all__ = ["Checkerboard", "DataSet", "GaussianMixture", "MarkovChain", "View", "available", "get", "register"]
+__all__ = ["Checkerboard", "DataSet", "GaussianMixture", "MarkovChain", "Metric", "View", "available", "get", "register"]

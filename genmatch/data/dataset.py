@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +37,28 @@ class View:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A figure of a data set's own, beside those that every comparison has.
+
+    Attributes:
+        title: heading of its column in a report.
+        meaning: what it says, for the report.
+        form: how it is printed, such as "{:.1%}".
+        figure: the figure of points, (B, ...), and of the class probabilities that the data set's classifier sees in them,
+            (B, C), or None without one.
+    """
+
+    title: str
+    meaning: str
+    form: str
+    figure: Callable[[Tensor, Tensor | None], float]
+
+
+def _whole(points: Tensor) -> Tensor:
+    return points
+
+
+@dataclass(frozen=True)
 class DataSet:
     """Points with a fixed split into training and test, and the views of them.
 
@@ -46,12 +68,16 @@ class DataSet:
         draw: draws points onto a matplotlib axes.
         labels: labels of the training and of the test points, int64, if they have any; they train the classifier whose
             features a comparison measures in.
+        classified: what the classifier sees of points, such as the images of images with captions; all of them by default.
+        metrics: figures of its own, by name.
     """
 
     name: str
     views: tuple[View, ...]
     draw: Callable[[Any, Tensor], None]
     labels: tuple[Tensor, Tensor] | None = None
+    classified: Callable[[Tensor], Tensor] = _whole
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.views:

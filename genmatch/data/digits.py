@@ -11,31 +11,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.data.dataset import DataSet, View
+from genmatch.data.dataset import DataSet, Metric, View
 from genmatch.errors import GenmatchError
-from genmatch.spaces import Categorical, Euclidean, Grid
+from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace
+from genmatch.tensors import State
 
 _LEVELS = 17
+_CLASSES = 10
 _TRAIN = 1297
 
 
 def digits() -> DataSet:
     """Handwritten digits, 8 x 8 pixels with 17 grey levels, as vectors, as tokens and as vectors of levels."""
+    levels, labels = _load()
+    pixels, tokens = _pixels(levels), levels.flatten(1)
+    vector_view = View("vectors", Euclidean((1, 8, 8)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
+    token_view = View("tokens", Categorical((64,), _LEVELS), tokens[:_TRAIN], tokens[_TRAIN:], _from_tokens)
+    levels_view = View("levels", Grid((1, 8, 8), torch.linspace(-1, 1, _LEVELS)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
+    return DataSet("digits", (vector_view, token_view, levels_view), _draw, (labels[:_TRAIN], labels[_TRAIN:]))
+
+
+def digits_with_labels() -> DataSet:
+    """Handwritten digits with their labels as a text of one token: two modalities that agree."""
+    levels, labels = _load()
+    states = {"image": _pixels(levels), "label": labels.unsqueeze(-1)}
+    train, test = ({name: part[rows] for name, part in states.items()} for rows in (slice(_TRAIN), slice(_TRAIN, None)))
+    space = ProductSpace(image=Euclidean((1, 8, 8)), label=Categorical((1,), _CLASSES))
+    agreement = Metric("label agrees", "share of samples whose label is what the classifier sees in their image", "{:.1%}", _agreement)
+    return DataSet(
+        "digits+label",
+        (View("image and label", space, train, test, _from_pair),),
+        _draw_with_labels,
+        (labels[:_TRAIN], labels[_TRAIN:]),
+        classified=lambda points: _split(points)[0],
+        metrics={"agreement": agreement},
+    )
+
+
+def _load() -> tuple[Tensor, Tensor]:
+    """Grey levels 0 to 16, (1797, 8, 8), and labels 0 to 9, in an order of which the first part is for training."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise GenmatchError("the digits come with scikit-learn, which is not installed; run `pip install genmatch[data]`.") from None
     raw = load_digits()
     order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0))
-    levels = torch.from_numpy(raw.images).long()[order]
-    labels = torch.from_numpy(raw.target).long()[order]
+    return torch.from_numpy(raw.images).long()[order], torch.from_numpy(raw.target).long()[order]
 
-    pixels = (levels.unsqueeze(1) / ((_LEVELS - 1) / 2) - 1).float()
-    tokens = levels.flatten(1)
-    vector_view = View("vectors", Euclidean((1, 8, 8)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
-    token_view = View("tokens", Categorical((64,), _LEVELS), tokens[:_TRAIN], tokens[_TRAIN:], _from_tokens)
-    levels_view = View("levels", Grid((1, 8, 8), torch.linspace(-1, 1, _LEVELS)), pixels[:_TRAIN], pixels[_TRAIN:], _from_pixels)
-    return DataSet("digits", (vector_view, token_view, levels_view), _draw, (labels[:_TRAIN], labels[_TRAIN:]))
+
+def _pixels(levels: Tensor) -> Tensor:
+    return (levels.unsqueeze(1) / ((_LEVELS - 1) / 2) - 1).float()
 
 
 def _from_pixels(x: Tensor) -> Tensor:
@@ -48,12 +73,42 @@ def _from_tokens(x: Tensor) -> Tensor:
     return x.reshape(-1, 1, 8, 8).float() / (_LEVELS - 1)
 
 
-def _draw(axes: Any, points: Tensor) -> None:
-    """A grid of images, as square as it gets."""
-    columns = max(1, round(len(points) ** 0.5))
-    rows = -(-len(points) // columns)
-    padded = torch.ones(rows * columns, 10, 10)
-    padded[: len(points), 1:9, 1:9] = 1 - points[:, 0].cpu()
-    sheet = padded.reshape(rows, columns, 10, 10).transpose(1, 2).reshape(rows * 10, columns * 10)
+def _from_pair(x: State) -> Tensor:
+    """Points are the pixels of an image and its label as one of ten, in a row, (B, 74)."""
+    one_hot = torch.nn.functional.one_hot(x["label"].squeeze(-1), _CLASSES)
+    return torch.cat([_from_pixels(x["image"]).flatten(1), one_hot], -1)
+
+
+def _split(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Images, (B, 1, 8, 8), and labels, (B,), of points."""
+    return points[:, :-_CLASSES].reshape(-1, 1, 8, 8), points[:, -_CLASSES:].argmax(-1)
+
+
+def _agreement(points: Tensor, probabilities: Tensor | None) -> float:
+    if probabilities is None:
+        raise GenmatchError("whether labels agree is measured by a classifier, and there is none; give the data set labels.")
+    return float((probabilities.argmax(-1) == _split(points)[1]).double().mean())
+
+
+def _draw_with_labels(axes: Any, points: Tensor) -> None:
+    """The grid of images, each with its label to the left."""
+    images, labels = _split(points)
+    _draw(axes, images, left=6)
+    columns = _columns(images)
+    for i, label in enumerate(labels.tolist()):
+        axes.text(15 * (i % columns) + 3, 10 * (i // columns) + 5, str(label), fontsize=6, color="#D55E00", ha="center", va="center")
+
+
+def _draw(axes: Any, images: Tensor, left: int = 1) -> None:
+    """A grid of images, as square as it gets, with `left` white pixels before each."""
+    columns = _columns(images)
+    rows, width = -(-len(images) // columns), left + 9
+    padded = torch.ones(rows * columns, 10, width)
+    padded[: len(images), 1:9, left : left + 8] = 1 - images[:, 0].cpu()
+    sheet = padded.reshape(rows, columns, 10, width).transpose(1, 2).reshape(rows * 10, columns * width)
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
+
+
+def _columns(images: Tensor) -> int:
+    return max(1, round(len(images) ** 0.5))

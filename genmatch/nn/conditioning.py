@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from genmatch.errors import GenmatchError
-from genmatch.spaces import Manifold
 
 
 class Conditioning(nn.Module):
@@ -65,15 +64,3 @@ class Modulation(nn.Module):
         parts = self.project(vector).reshape(len(vector), *[1] * (h.dim() - 2), -1)
         scale, shift, gate = parts.chunk(3, -1)
         return self.norm(h) * (1 + scale) + shift, gate
-
-
-class Smooth(nn.Module):
-    """Points of a manifold in coordinates without a seam, (B, channels, *shape)."""
-
-    def __init__(self, space: Manifold) -> None:
-        super().__init__()
-        self.space = space
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The coordinates of states `x`, (B, *shape)."""
-        return self.space.embed(x)

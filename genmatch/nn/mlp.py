@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from genmatch.errors import GenmatchError
-from genmatch.nn.conditioning import Conditioning, Modulation, Smooth
-from genmatch.spaces import Categorical, Euclidean, Manifold, Space
+from genmatch.nn.conditioning import Conditioning, Modulation
+from genmatch.nn.embedding import vector_embedding
+from genmatch.nn.heads import vector_heads
+from genmatch.spaces import Space
+from genmatch.tensors import State
 
 
 class MLP(nn.Module):
-    """Residual blocks with adaptive layer norm, for vectors, small images and short token sequences.
+    """Residual blocks with adaptive layer norm, for vectors, small images, short token sequences, and products of these.
+
+    There is one trunk, which sees the whole state, and a head for each output that is asked for.
 
     Args:
         space: where the states live.
-        output_shape: of one output, `process.output_shape`.
+        output_shape: of one output, `process.output_shape`: a shape, or a dictionary of them for several heads.
         width: of the hidden state.
         depth: number of residual blocks.
         labels: number of classes of each label that the network is conditioned on, by name.
         token_width: of the embedding of a token.
 
     Raises:
-        GenmatchError: for a space that is neither Euclidean nor categorical nor a manifold.
+        GenmatchError: for a space of a kind of its own.
 
     Example:
         >>> import torch
@@ -37,7 +41,7 @@ class MLP(nn.Module):
     def __init__(
         self,
         space: Space,
-        output_shape: tuple[int, ...],
+        output_shape: Any,
         *,
         width: int = 256,
         depth: int = 4,
@@ -46,22 +50,19 @@ class MLP(nn.Module):
         condition_width: int = 64,
     ) -> None:
         super().__init__()
-        self.output_shape = tuple(output_shape)
-        self.embed = _embedding(space, width, token_width)
+        self.embed = vector_embedding(space, width, token_width)
         self.condition = Conditioning(condition_width, labels)
         self.blocks = nn.ModuleList(_Block(width, condition_width) for _ in range(depth))
         self.last = Modulation(width, condition_width)
-        self.head = nn.Linear(width, math.prod(self.output_shape))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.heads = vector_heads(output_shape, width)
 
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    def forward(self, x: State, t: Tensor, **condition: Tensor) -> State:
         """The output at states `x`, (B, *shape), and times `t`, (B,); labels as keywords, (B,)."""
         vector = self.condition(t, condition)
         h = self.embed(x)
         for block in self.blocks:
             h = block(h, vector)
-        return self.head(self.last(h, vector)[0]).reshape(-1, *self.output_shape)
+        return self.heads(self.last(h, vector)[0])
 
 
 class _Block(nn.Module):
@@ -73,36 +74,3 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, vector: Tensor) -> Tensor:
         inner, gate = self.modulation(h, vector)
         return h + gate * self.layers(inner)
-
-
-class _Tokens(nn.Module):
-    """Embeds each token and mixes all positions linearly."""
-
-    def __init__(self, space: Categorical, width: int, token_width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(space.num_states, token_width)
-        self.mix = nn.Linear(space.size * token_width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mix(self.table(x).flatten(1))
-
-
-class _Vectors(nn.Module):
-    """Flattens a state and maps it linearly, in the network's precision."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.mix = nn.Linear(size, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mix(x.flatten(1).to(self.mix.weight.dtype))
-
-
-def _embedding(space: Space, width: int, token_width: int) -> nn.Module:
-    if isinstance(space, Categorical):
-        return _Tokens(space, width, token_width)
-    if isinstance(space, Euclidean):
-        return _Vectors(space.size, width)
-    if isinstance(space, Manifold):
-        return nn.Sequential(Smooth(space), _Vectors(space.channels * space.size, width))
-    raise GenmatchError(f"MLP takes states of a Euclidean or Categorical space or a manifold, got {space}; write a network for it.")

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from genmatch.errors import GenmatchError
-from genmatch.nn.conditioning import Conditioning, Modulation, Smooth
-from genmatch.spaces import Categorical, Euclidean, Manifold, Space
+from genmatch.nn.conditioning import Conditioning, Modulation
+from genmatch.nn.embedding import position_embedding
+from genmatch.nn.heads import position_heads
+from genmatch.spaces import Space
+from genmatch.tensors import State
 
 
 class Transformer(nn.Module):
     """Bidirectional attention with adaptive layer norm on time and labels.
 
-    A position is a token, a pixel of an image (C, H, W) with its channels, or a coordinate of a vector. The network is split
-    into `features`, (B, L, width), and `head`, which acts on each position alone, so that a sampler may run the head only
-    where it needs it.
+    A position is a token, a pixel of an image (C, H, W) with its channels, or a coordinate of a vector; a product has the
+    positions of all its parts, and each head reads its own. The network is split into `features`, (B, L, width), and `head`,
+    which acts on each position alone, so that a sampler may run the head only where it needs it.
 
     Args:
         space: where the states live.
-        output_shape: of one output, `process.output_shape`.
+        output_shape: of one output, `process.output_shape`: a shape, or a dictionary of them for several heads.
         width: of the hidden state, a multiple of `heads`.
         depth: number of blocks.
         heads: attention heads.
         labels: number of classes of each label that the network is conditioned on, by name.
 
     Raises:
-        GenmatchError: if the output shape does not give each position the same number of values, or `heads` does not divide
-            `width`.
+        GenmatchError: for a space of a kind of its own, if the output shape does not give each position the same number of
+            values, or if `heads` does not divide `width`.
 
     Example:
+        >>> import torch
         >>> from genmatch.spaces import Categorical
         >>> net = Transformer(Categorical((4,), 5, mask=True), (4, 5), width=16, depth=1, heads=2)
         >>> net(torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3)).shape
@@ -42,7 +45,7 @@ class Transformer(nn.Module):
     def __init__(
         self,
         space: Space,
-        output_shape: tuple[int, ...],
+        output_shape: Any,
         *,
         width: int = 128,
         depth: int = 4,
@@ -53,32 +56,28 @@ class Transformer(nn.Module):
         super().__init__()
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
-        self.output_shape = tuple(output_shape)
-        self.embed, positions, channels = _embedding(space, width)
-        if self.output_shape[: len(space.shape)] != space.shape:  # type: ignore[attr-defined]
-            raise GenmatchError(f"`output_shape` must begin with the shape of {space}, got {self.output_shape}; pass `process.output_shape`.")
-        self.positions, self.channels = positions, channels
-        self.place = nn.Parameter(0.02 * torch.randn(positions, width))
+        self.embed = position_embedding(space, width)
         self.condition = Conditioning(condition_width, labels)
         self.blocks = nn.ModuleList(_Block(width, heads, condition_width) for _ in range(depth))
         self.last = Modulation(width, condition_width)
-        self.head = nn.Linear(width, math.prod(self.output_shape) // positions)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.heads = position_heads(space, output_shape, width)
 
-    def features(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    @property
+    def head(self) -> nn.Linear:
+        """The linear map of a position's features to its outputs, if there is one output: `heads` arranges them."""
+        return self.heads.linear  # type: ignore[return-value]
+
+    def features(self, x: State, t: Tensor, **condition: Tensor) -> Tensor:
         """The hidden state at each position before the head, (B, L, width)."""
         vector = self.condition(t, condition)
-        h = self.embed(x) + self.place
+        h = self.embed(x)
         for block in self.blocks:
             h = block(h, vector)
         return self.last(h, vector)[0]
 
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    def forward(self, x: State, t: Tensor, **condition: Tensor) -> State:
         """The output at states `x`, (B, *shape), and times `t`, (B,); labels as keywords, (B,)."""
-        out = self.head(self.features(x, t, **condition))
-        # Positions come first here; an image has its channels first.
-        return out.reshape(len(x), self.positions, self.channels, -1).transpose(1, 2).reshape(-1, *self.output_shape)
+        return self.heads(self.features(x, t, **condition))
 
 
 class _Block(nn.Module):
@@ -101,38 +100,3 @@ class _Block(nn.Module):
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.merge(mixed.transpose(1, 2).flatten(-2))
-
-
-class _Values(nn.Module):
-    """Maps the channels of each position linearly, in the network's precision."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.mix = nn.Linear(channels, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mix(x.reshape(len(x), self.channels, -1).transpose(1, 2).to(self.mix.weight.dtype))
-
-
-class _Tokens(nn.Module):
-    """Embeds the token of each position."""
-
-    def __init__(self, num_states: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(num_states, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.table(x.flatten(1))
-
-
-def _embedding(space: Space, width: int) -> tuple[nn.Module, int, int]:
-    """The embedding of each position, the number of positions, and the channels of each."""
-    if isinstance(space, Categorical):
-        return _Tokens(space.num_states, width), space.size, 1
-    if isinstance(space, Euclidean):
-        channels = space.shape[0] if len(space.shape) > 1 else 1
-        return _Values(channels, width), space.size // channels, channels
-    if isinstance(space, Manifold):
-        return nn.Sequential(Smooth(space), _Values(space.channels, width)), space.size, 1
-    raise GenmatchError(f"Transformer takes states of a Euclidean or Categorical space or a manifold, got {space}; write a network for it.")

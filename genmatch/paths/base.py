@@ -99,6 +99,20 @@ class Path(ABC):
                 raise GenmatchError(f"`x0` and `x1` must have the same number of samples, got {batch_size(x0)} and {batch_size(x1)}.")
         return self._sample(x1, t, x0, rng)
 
+    def known(self, x1: State, t: Tensor, x0: State, *, rng: torch.Generator | None = None) -> State:
+        """What a state shows at times `t` of data `x1` that are known, (B, *shape); `x1` itself at t = 1.
+
+        By default a draw of X_t that starts from the noise `x0`, which is what a network was trained on. Where the data may
+        be shown as they are, a path says so.
+
+        Args:
+            x1: data points, (B, *shape).
+            t: times in [0, 1], float64, (B,).
+            x0: draws from the source, the same at all times.
+            rng: source of randomness, in the same state at each call for one trajectory.
+        """
+        return self._sample(x1, t, x0, rng)
+
     def log_prob(self, x: State, t: Tensor, x1: State) -> Tensor:
         """log p_t(x given x1) in nats, shape (B,); -inf where the path never goes.
 

@@ -65,6 +65,9 @@ class Product(Path):
     def has_log_prob(self) -> bool:
         return all(path.has_log_prob for path in self.parts.values())
 
+    def known(self, x1: State, t: Tensor, x0: State, *, rng: torch.Generator | None = None) -> State:
+        return {name: path.known(x1[name], t, x0[name], rng=rng) for name, path in self.parts.items()}
+
     def _source(self, n: int, rng: torch.Generator | None) -> State:
         return {name: path.source(n, rng=rng) for name, path in self.parts.items()}
 

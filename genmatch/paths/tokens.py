@@ -56,6 +56,14 @@ class TokenPath(Path):
     def token_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         """Probability of each token of `x` under p_t(. given x1), float64, (B, *shape)."""
 
+    def known(self, x1: Tensor, t: Tensor, x0: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """The tokens themselves, at every time.
+
+        With the mask as source a token that is data stays, so this is exact: the posterior of the rest given it is that of
+        the data. Elsewhere the network takes it for a token that may be noise, and makes less of it early on.
+        """
+        return x1
+
     def is_noise(self, x: Tensor) -> Tensor:
         """Where a token can be noise, (B, *shape); elsewhere it must be data, and stays."""
         return torch.ones_like(x, dtype=torch.bool)

@@ -6,19 +6,24 @@ not fit. `genmatch compare --process package.module:Name` takes one too; a proce
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
+from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
 from genmatch.processes.jump import JumpProcess
 from genmatch.processes.level_flow import LevelFlow
+from genmatch.processes.product import Product
 from genmatch.processes.superposition import Superposition
 from genmatch.schedules import CondOT
-from genmatch.spaces import Categorical, Euclidean, Grid, Manifold, Space
+from genmatch.spaces import Categorical, Euclidean, Grid, Manifold, ProductSpace, Space
 
 
 def flow(space: Space) -> Flow:
@@ -79,6 +84,27 @@ def level_flow(space: Space) -> LevelFlow:
     """Flow matching by classification: the network predicts a posterior over the levels, as for jumps."""
     grid = _grid("level-flow", space)
     return LevelFlow(Gaussian(grid.shape), grid.levels)
+
+
+def product(space: Space) -> Product:
+    """Several modalities together: a flow for vectors, masked diffusion for tokens, geodesics on manifolds."""
+    if not isinstance(space, ProductSpace):
+        raise GenmatchError(f"the family `product` needs data of several modalities, a ProductSpace, got {space}.")
+    return Product(**{name: _usual(part) for name, part in space.parts.items()})
+
+
+def _usual(space: Space) -> MarkovProcess:
+    """The usual process for a space."""
+    usual: tuple[tuple[Any, Callable[[Space], MarkovProcess]], ...] = (
+        (Euclidean, flow),
+        (Categorical, mask),
+        (Manifold, geodesic),
+        (ProductSpace, product),
+    )
+    for kind, make in usual:
+        if isinstance(space, kind):
+            return make(space)
+    raise GenmatchError(f"the family `product` knows no process for {space}; build one with `gm.Product`.")
 
 
 def fading_noise(t: Tensor) -> Tensor:

@@ -50,6 +50,11 @@ class Space(ABC):
     def prepare(self, data: Any, name: str = "data") -> State:
         """Turns arrays or tensors into a valid batch of states in the dtype of this space."""
 
+    @property
+    def coordinatewise(self) -> bool:
+        """Whether a state with some coordinates of another is a state: not on a sphere."""
+        return True
+
     def settle(self, x: State) -> State:
         """States that were cast to another precision, as exactly in the space as that allows: `x` itself on flat spaces."""
         return x

@@ -39,6 +39,10 @@ class Manifold(Space):
     """How many numbers `embed` makes of each coordinate."""
 
     @property
+    def coordinatewise(self) -> bool:
+        return False
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """Dimension of the manifold, not of the space around it."""

@@ -43,6 +43,10 @@ class Torus(Manifold):
         return (self.n,)
 
     @property
+    def coordinatewise(self) -> bool:
+        return True
+
+    @property
     def dim(self) -> int:
         return self.n
 
