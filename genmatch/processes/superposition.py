@@ -158,7 +158,7 @@ class Superposition(MarkovProcess):
         rng = torch.Generator().manual_seed(0)
         x1 = self.path.data_space.random(4, rng=rng)
         t = torch.full((4,), 0.5, dtype=torch.float64)
-        x = self.path.sample(x1, t, rng=rng)
+        x = self.path.sample(x1, t, x0=self.path.start(x1, rng=rng), rng=rng)
         first, *others = [leaves(process.target(x, t, x1)) for process in self.processes]
         for process, other in zip(self.processes[1:], others, strict=True):
             same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))

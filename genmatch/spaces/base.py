@@ -62,6 +62,10 @@ class Space(ABC):
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
         """`n` random smooth functions of states with values in [-1, 1], rich enough to tell two laws apart."""
 
+    def squared_distances(self, x: State, y: State) -> Tensor:
+        """Squared distance of every state of `x` from every state of `y`, float64, (N, M). Optional."""
+        raise GenmatchError(f"{self} has no distance between states.")
+
     @property
     def cardinality(self) -> float:
         """Number of different states; infinite unless `enumerate` can list them."""
@@ -163,6 +167,10 @@ class Euclidean(Space):
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.shape, dtype=self.dtype, generator=rng, device=rng.device if rng else None)
+
+    def squared_distances(self, x: Tensor, y: Tensor) -> Tensor:
+        # By differences: through scalar products near points would lose their digits.
+        return torch.cdist(x.double().flatten(1), y.double().flatten(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2
 
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
         """Cosines of random directions, with angular frequencies in [0.8, 2]."""

@@ -88,6 +88,10 @@ class Manifold(Space):
         """Length of the shortest geodesic from `x` to `y`, (B,)."""
         return self.norm(self.log(x, y))
 
+    def squared_distances(self, x: Tensor, y: Tensor) -> Tensor:
+        pairs = x.double().repeat_interleave(len(y), 0), y.double().repeat(len(x), *[1] * (y.dim() - 1))
+        return self.dist(*pairs).view(len(x), len(y)) ** 2
+
     def embed(self, x: Tensor) -> Tensor:
         """Smooth coordinates, for networks, (B, channels, *shape): the point itself, unless its coordinates have a seam."""
         return x.unsqueeze(1)
