@@ -131,7 +131,7 @@ def _simulated(
     x1 = take(subject.data, index)
     groups = {"": torch.ones(n, dtype=torch.bool)} | ({f", x1[{i}]": index == i for i in range(subject.num_points)} if by_point else {})
     for t in map(subject.time, _TIMES):
-        x = subject.path.sample(x1, times(t, n), rng=subject.rng("forward", t))
+        x = subject.sample(x1, times(t, n), rng=subject.rng("forward", t))
         moving = generator(x, times(t, n), x1)
         estimates = list(_flows(subject, x, t, x1, log_prob))
         for k, f in enumerate(subject.functions()):
@@ -167,7 +167,7 @@ def _flows(subject: Subject, x: State, t: float, x1: State, log_prob: Callable[[
     n, room = batch_size(x), min(t, 1 - t)
 
     def states(s: float) -> State:
-        return subject.path.sample(x1, times(s, n), rng=subject.rng("forward", t))
+        return subject.sample(x1, times(s, n), rng=subject.rng("forward", t))
 
     def moving(reach: float) -> Callable[[TestFunction], Tensor]:
         before, after = states(t - reach), states(t + reach)

@@ -70,7 +70,7 @@ def _needs_transition(subject: Subject) -> None:
 def _follow(subject: Subject, tally: Tally, t: float, s: float, i: int, n: int) -> None:
     x1 = subject.point(i, n)
     # The same seed for both times: a deterministic transition then agrees draw by draw.
-    start, path = (subject.path.sample(x1, times(time, n), rng=subject.rng("follow", t, s, i)) for time in (t, s))
+    start, path = (subject.sample(x1, times(time, n), rng=subject.rng("follow", t, s, i)) for time in (t, s))
     output = subject.output(start, times(t, n), x1)
     end = subject.process.transition(output, start, times(t, n), times(s, n), rng=subject.rng("transition", t, s, i))
     where = f"t = {t:.3g}, s = {s:.3g}, x1[{i}]"
@@ -88,7 +88,7 @@ def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Ten
     tally, n, every = Tally(), min(subject.num_actions(), int(subject.effort * 20_000)), []
     for fraction in _TIMES:
         t = times(subject.time(fraction), n)
-        x = subject.path.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
+        x = subject.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
         output = subject.process.natural_at(subject.average(x, t), x, t)
         generator = subject.process.generator(output, x, t)
         functions = subject.functions()

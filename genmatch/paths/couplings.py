@@ -36,7 +36,8 @@ from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, draw_categorical
 
 _ITERATIONS = 1000
-_TOLERANCE = 1e-10
+_WARM_UP = 5
+_TOLERANCE = 1e-7
 
 
 class Coupling(ABC):
@@ -140,16 +141,14 @@ class Sinkhorn(Transport):
 
     def plan(self, cost: Tensor) -> Tensor:
         """The entropic plan of squared distances (n, n), float64; rows and columns sum to 1 / n up to rounding."""
-        log_kernel = -cost.double() / self.epsilon
-        column = torch.zeros_like(log_kernel[0])
-        for _ in range(_ITERATIONS):
-            row = -torch.logsumexp(log_kernel + column, 1)
-            following = -torch.logsumexp(log_kernel + row.unsqueeze(-1), 0)
-            settled = bool((following - column).abs().max() < _TOLERANCE)
-            column = following
-            if settled:
-                break
-        return _rounded((log_kernel + row.unsqueeze(-1) + column).exp()) / len(cost)
+        cost = cost.double()
+        potential, epsilon = torch.zeros_like(cost[0]), float(cost.max())
+        # From much entropy to little: a small epsilon alone takes forever to forget its start.
+        while epsilon > 2 * self.epsilon:
+            _, potential = _potentials(cost, potential, epsilon, _WARM_UP)
+            epsilon /= 2
+        row, column = _potentials(cost, potential, self.epsilon, _ITERATIONS)
+        return _rounded(((row.unsqueeze(-1) + column - cost) / self.epsilon).exp()) / len(cost)
 
     def choose(self, cost: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         return draw_categorical(self.plan(cost).log(), rng=rng)
@@ -208,6 +207,18 @@ def _groups(condition: Mapping[str, Tensor], n: int, device: torch.device) -> li
     codes = torch.cat([value.reshape(n, -1).long().to(device) for value in condition.values()], 1)
     _, group, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
     return list(group.argsort(stable=True).split(counts.tolist()))
+
+
+def _potentials(cost: Tensor, column: Tensor, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """Potentials f, g with exp((f_i + g_j - C_ij) / epsilon) a plan, starting from g = `column`, in units of the cost."""
+    kernel, column = -cost / epsilon, column / epsilon
+    row = column
+    for _ in range(iterations):
+        row = -torch.logsumexp(kernel + column, 1)
+        before, column = column, -torch.logsumexp(kernel + row.unsqueeze(-1), 0)
+        if bool((column - before).abs().max() < _TOLERANCE):
+            break
+    return epsilon * row, epsilon * column
 
 
 def _rounded(plan: Tensor) -> Tensor:

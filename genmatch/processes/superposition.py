@@ -76,7 +76,10 @@ class Superposition(MarkovProcess):
 
     @property
     def caveats(self) -> Mapping[str, str]:
-        return {check: reason for process in self.processes for check, reason in process.caveats.items()}
+        known = {check: reason for process in self.processes for check, reason in process.caveats.items()}
+        if self.heads == "separate" and len(self.processes) > 1:
+            known.setdefault("finish-mean", "each sample ends as one of the processes does, of which every head's statistic is asked.")
+        return known
 
     def supports(self, ability: str) -> bool:
         return super().supports(ability) and all(process.supports(ability) for process in self.processes)
