@@ -79,7 +79,7 @@ def test_correct_processes_pass(process, seed):
     assert [result.id for result in report.results] == list(CHECKS)
 
 
-@pytest.mark.parametrize("process", [FLOW, gm.Diffusion(Gaussian((2,))), MASK, LAW, gm.Flow(Geodesic(Sphere(2)))], ids=repr)
+@pytest.mark.parametrize("process", [FLOW, gm.Diffusion(Gaussian((1,))), LAW, gm.Flow(Geodesic(Sphere(1)))], ids=repr)
 def test_representative_processes_pass_in_full(process):
     report = gm.check_process(process)
     assert report.passed, str(report)
@@ -96,7 +96,7 @@ def test_large_processes_pass(process):
 @pytest.mark.parametrize(("name", "process", "id"), MUTANTS, ids=[f"{row[0]} ({row[2]})" for row in MUTANTS])
 def test_mutant_is_caught(name, process, id):
     # Few draws show most mutants; only the subtle ones take all.
-    results = (CHECKS[id](Subject(process, effort=effort)) for effort in sorted(LEVELS.values()))
+    results = (CHECKS[id](Subject(process, effort=effort)) for effort in (LEVELS["quick"], 0.4, LEVELS["full"]))
     assert any(result.outcome == "failed" for result in results), name
 
 

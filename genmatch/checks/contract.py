@@ -13,7 +13,7 @@ from genmatch.checks.subject import Subject, cast, flat, take, times
 from genmatch.models import check_output
 from genmatch.tensors import State, leaves, tree_map
 
-_N = 12
+_N = 8
 _ARGUMENTS = ("x", "t", "s", "x1", "x0", "target", "output", "guess")
 
 
@@ -159,7 +159,7 @@ def _rows(calls: _Calls, index: list[int]) -> _Calls:
 
 def _mixed_draws(subject: Subject, tally: Tally) -> None:
     """Draws at two times in one batch follow the laws of the draws at each."""
-    n = 4000
+    n = max(1000, int(4000 * subject.effort))
     x1, early = subject.points(n), torch.arange(n) % 2 == 0
     low, middle, high = (times(subject.time(u), n) for u in (0.2, 0.5, 0.8))
     t = torch.where(early, low, high)

@@ -85,7 +85,7 @@ def _conditional_law(subject: Subject, t: float, i: int) -> Tensor:
 
 
 def _conditional_rates(subject: Subject, t: float, i: int) -> Tensor:
-    states = subject.space.enumerate()
+    states = subject.states
     n = batch_size(states)
     return subject.conditional(states, times(t, n), subject.point(i, n)).dense(subject.space)
 
@@ -95,7 +95,7 @@ def _marginal_law(subject: Subject, t: float, i: int) -> Tensor:
 
 
 def _marginal_rates(subject: Subject, t: float, i: int) -> Tensor:
-    states = subject.space.enumerate()
+    states = subject.states
     return _marginal(subject, states, times(t, batch_size(states))).dense(subject.space)
 
 
@@ -173,7 +173,7 @@ def _flows(subject: Subject, x: State, t: float, x1: State, log_prob: Callable[[
         before, after = states(t - reach), states(t + reach)
         return lambda f: (f(after) - f(before)) / (2 * reach)
 
-    long, short = (rms(torch.stack([moving(reach * room)(f) for f in subject.functions()])) for reach in (0.05, 0.003))
+    long, short = (rms(torch.stack([speed(f) for f in subject.functions()])) for speed in (moving(0.05 * room), moving(0.003 * room)))
     # The speed of a smooth motion does not depend on the time over which it is measured; that of jumps grows by 4 here.
     smooth = bool(short < 1.3 * long)
     if smooth:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.statistics import chi_square_score, z_score
-from genmatch.checks.subject import Subject, double, flat, times
+from genmatch.checks.subject import Subject, double, flat, take, times
 from genmatch.errors import GenmatchError
 from genmatch.spaces.reference import Reference
 from genmatch.tensors import State, batch_size, tree_map
@@ -20,9 +20,12 @@ _ENOUGH = 200
 
 def law(subject: Subject, t: float, i: int) -> Tensor:
     """p_t(x | x1[i]) at every state of a finite space, (S,)."""
-    states = subject.space.enumerate()
-    n = batch_size(states)
-    return subject.path.log_prob(states, times(t, n), subject.point(i, n)).exp()
+    if t not in subject.laws:
+        states, n = subject.states, subject.num_points
+        index = torch.arange(n).repeat_interleave(batch_size(states))
+        everywhere = tree_map(lambda v: v.repeat(n, *[1] * (v.dim() - 1)), states)
+        subject.laws[t] = subject.path.log_prob(everywhere, times(t, len(index)), take(subject.data, index)).exp().view(n, -1)
+    return subject.laws[t][i]
 
 
 def frequencies(subject: Subject, x: State) -> Tensor:
@@ -76,11 +79,13 @@ def data(subject: Subject) -> Finding:
 @check("coupling", "E[f(X_0) | c] = E f(X_0), X_0 = start(x1, c)", "the coupling's `pair`: it must keep the law of the noise, under every condition alone")
 def coupling(subject: Subject) -> Finding:
     """However noise is paired with the data of a batch, it starts from the source, where sampling starts."""
-    tally, batches, size = Tally(), int(max(100, subject.effort * 200)), 24
+    tally, batches, size = Tally(), int(max(100, subject.effort * 200)), 5 * subject.num_points
     index = subject.index(size)
-    for name, condition, groups in (("no condition", {}, [index >= 0]), ("a label", {"label": index % 2}, [index % 2 == c for c in range(2)])):
+    # Without a coupling one batch is as good as many.
+    repeats, whole = (1, batches * size) if subject.path.is_independent else (batches, size)
+    for name, condition, groups in (("no condition", {}, [index >= 0]), ("a label", {"label": subject.index(whole) % 2}, [index % 2 == c for c in range(2)])):
         rng = subject.rng("coupling", name)
-        pairs = [subject.path.start(subject.points(size), condition, rng=rng) for _ in range(batches)]
+        pairs = [subject.path.start(subject.points(whole), condition, rng=rng) for _ in range(repeats)]
         fresh = subject.path.source(batches * size, rng=rng)
         started = tree_map(lambda *parts: torch.cat(parts), *pairs)
         for k, f in enumerate(subject.functions()):
@@ -142,9 +147,8 @@ def path_samples(subject: Subject) -> Finding:
             _count(subject, tally, t)
         else:
             later = t + 0.3 * (1 - t) / subject.space.size**0.5
-            for i in range(subject.num_points):
-                _balance(subject, tally, (t, i), (later, i))
-                _balance(subject, tally, (t, i), (t, (i + 1) % subject.num_points))
+            _balance(subject, tally, (t, 0), (later, 0))
+            _balance(subject, tally, (t, 0), (t, 1))
     return tally.finding()
 
 
@@ -156,17 +160,25 @@ def _count(subject: Subject, tally: Tally, t: float) -> None:
 
 
 def _balance(subject: Subject, tally: Tally, p: tuple[float, int], q: tuple[float, int]) -> None:
-    n = subject.num_draws // 4
+    """p and q as (time, how many data points further on), for every data point."""
+    n = subject.num_draws // 4 * subject.num_points
+    index = subject.index(n)
+
+    def law_of(which: tuple[float, int]) -> tuple[Tensor, State]:
+        return times(which[0], n), take(subject.data, (index + which[1]) % subject.num_points)
+
     sides = []
     for here, there in ((p, q), (q, p)):
-        x = subject.sample(subject.point(here[1], n), times(here[0], n), rng=subject.rng("balance", here, there))
-        log_ratio = [subject.path.log_prob(x, times(t, n), subject.point(i, n)) for t, i in (there, here)]
-        sides.append((x, torch.sigmoid(log_ratio[0] - log_ratio[1])))
+        t, x1 = law_of(here)
+        x = subject.sample(x1, t, rng=subject.rng("balance", here, there))
+        log_ratio = subject.path.log_prob(x, *law_of(there)) - subject.path.log_prob(x, t, x1)
+        sides.append((x, torch.sigmoid(log_ratio)))
     (x, share_x), (y, share_y) = sides
-    where = f"t = {p[0]:.3g}, x1[{p[1]}] against t = {q[0]:.3g}, x1[{q[1]}]"
-    tally.add(z_score(share_x - share_y, 1.0), where)
-    for k, f in enumerate(subject.functions(2)):
-        tally.add(z_score(f(x) * share_x - f(y) * share_y, 1.0), f"{where}, f[{k}]")
+    gaps = {"": share_x - share_y} | {f", f[{k}]": f(x) * share_x - f(y) * share_y for k, f in enumerate(subject.functions(2))}
+    for i in range(subject.num_points):
+        where = f"t = {p[0]:.3g}, x1[{i}] against t = {q[0]:.3g}, x1[{(i + q[1]) % subject.num_points}]"
+        for name, gap in gaps.items():
+            tally.add(z_score(gap[index == i], 1.0), where + name)
 
 
 @check("target-x0", "E[m(x, t, x1; x0) | x, x1] = m(x, t, x1)", "the use of `x0` in `target` and in the path's `_sample`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import Any
 
@@ -59,6 +60,7 @@ class Subject:
         chosen = tree_map(lambda v: v[:MAX_POINTS], process.path.data_space.prepare(points))
         self.data = process.path.data_space.settle(double(chosen))
         self.num_points = batch_size(self.data)
+        self.laws: dict[float, Tensor] = {}
         # No two alike: an error that exchanges data points must show.
         self.weights = torch.arange(1, self.num_points + 1, dtype=torch.float64) / sum(range(1, self.num_points + 1))
 
@@ -73,6 +75,11 @@ class Subject:
     def time(self, fraction: float) -> float:
         """A time this far from `t_min` to 1."""
         return self.process.t_min + (1 - self.process.t_min) * fraction
+
+    @functools.cached_property
+    def states(self) -> State:
+        """All states of a finite space."""
+        return self.space.enumerate()
 
     @property
     def is_finite(self) -> bool:
