@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
+    from genmatch.paths import couplings
     from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, LevelFlow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
@@ -33,6 +34,7 @@ _HOMES = {
     "check_process": "checks",
     "check_solver": "checks",
     "conditional_generator": "marginal",
+    "couplings": "paths",
     "marginal_generator": "marginal",
     "oracle": "marginal",
     "sample": "sampling",
@@ -56,6 +58,7 @@ __all__ = [
     "check_solver",
     "checks",
     "conditional_generator",
+    "couplings",
     "data",
     "destinations",
     "generators",

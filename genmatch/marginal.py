@@ -36,6 +36,7 @@ class Oracle(torch.nn.Module):
         self.process = process
         self.data = process.data_space.prepare(data)
         n = batch_size(self.data)
+        process.path.require_independent("the oracle")
         if not process.path.has_log_prob:
             raise GenmatchError(f"the oracle needs a path with a density, and {process.path} has none.")
         law = torch.full((n,), 1 / n, dtype=torch.float64) if weights is None else torch.as_tensor(weights).double()

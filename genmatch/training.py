@@ -119,7 +119,7 @@ def loss_on(process: MarkovProcess, model: torch.nn.Module, x1: State, condition
     """The loss of a batch, a scalar in float32 or better: mean divergence a coordinate at low-discrepancy times."""
     n = batch_size(x1)
     t = low_discrepancy_times(n, process.t_min, rng=rng)
-    x0 = process.path.source(n, rng=rng)
+    x0 = process.path.start(x1, condition, rng=rng)
     x = process.path.sample(x1, t, x0=x0, rng=rng)
     output = Predictor(process, model, condition)(x, t)
     output = tree_map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)), output)

@@ -11,11 +11,12 @@ import torch
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
 from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path, RealMixture
+from genmatch.paths.couplings import Coupling, OptimalTransport
 from genmatch.paths.gaussian_jumps import Flux
 from genmatch.processes import MarkovProcess
 from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
 from genmatch.spaces import SO3, Grid, Sphere, Torus
-from genmatch.tensors import expand
+from genmatch.tensors import draw_categorical, expand
 
 
 class BrokenSchedule(Schedule):
@@ -48,6 +49,7 @@ class BrokenPath(Path):
 
     def __init__(self, good, **changes):
         self.good, self.space, self.changes = good, good.space, changes
+        self.coupling = changes.get("coupling", good.coupling)
 
     def __repr__(self):
         return f"Broken({self.good})"
@@ -124,6 +126,11 @@ class Broken(MarkovProcess):
 
     def transition(self, output, x, t, s, *, rng=None):
         return self._call("transition", output, x, t, s, rng=rng)
+
+    def finish(self, output, x, t, *, rng=None):
+        if "transition" in self.changes and "finish" not in self.changes:
+            return super().finish(output, x, t, rng=rng)
+        return self._call("finish", output, x, t, rng=rng)
 
 
 FLOW = gm.Flow(Gaussian((2,)))
@@ -723,4 +730,113 @@ MUTANTS += [
     ("corrector: Langevin without a score", Correcting(LANGEVIN, generator=only_noise), "forward-conditional"),
     ("corrector: Langevin without a score, marginal", Correcting(LANGEVIN, generator=only_noise), "forward-marginal"),
     ("superposition: the jump is weighted, the drift is not", Broken(FLOW_AND_JUMPS, generator=full_drift), "forward-conditional"),
+]  # fmt: skip
+
+
+# Couplings, densities that are not normalised, last steps
+
+COUPLED = gm.Flow(Gaussian((2,), coupling=OptimalTransport()))
+SPHERE_COUPLED = gm.Flow(Geodesic(Sphere(2), coupling=OptimalTransport()))
+
+
+class AnyCoupling(Coupling):
+    """A coupling that does as it is told."""
+
+    def __init__(self, pair):
+        self.rule = pair
+
+    def pair(self, x0, x1, space, condition, *, rng=None):
+        return self.rule(x0, x1, space, rng)
+
+
+def across_conditions(x0, x1, space, rng):
+    return OptimalTransport().pair(x0, x1, space, {}, rng=rng)
+
+
+def nearest_noise(x0, x1, space, rng):
+    """Every data point takes the noise that is nearest, and what is far from all is lost."""
+    return x0[space.squared_distances(x1, x0).argmin(1)]
+
+
+def drawn_to_the_data(x0, x1, space, rng):
+    return 0.8 * x0 + 0.6 * x1
+
+
+def with_constant(constant):
+    return lambda good, x, t, x1: good._log_prob(x, t, x1) + constant
+
+
+def halved_constant(good, x, t, x1):
+    """A normal density without its factor 2."""
+    return good._log_prob(x, t, x1) + 0.5 * good.space.size * math.log(2)
+
+
+def stays(good, output, x, t, *, rng=None):
+    return x
+
+
+def tokens_most_likely(good, output, x, t, *, rng=None):
+    return torch.where(good.path.is_noise(x), output.argmax(-1), x)
+
+
+def tokens_colder(good, output, x, t, *, rng=None):
+    return good.finish(output / 0.8, x, t, rng=rng)
+
+
+def one_token_drawn(good, output, x, t, *, rng=None):
+    """Noise for the first token alone; the others are the most likely ones."""
+    drawn, likely = good.finish(output, x, t, rng=rng), tokens_most_likely(good, output, x, t)
+    return torch.cat([drawn[:, :1], likely[:, 1:]], 1)
+
+
+def tokens_in_step(good, output, x, t, *, rng=None):
+    """One uniform number for all tokens of a state: each is drawn from its law, but not by itself."""
+    uniform = torch.rand(len(x), 1, 1, dtype=torch.float64, generator=rng)
+    token = (output.softmax(-1).double().cumsum(-1) < uniform).sum(-1).clamp(max=output.shape[-1] - 1)
+    return torch.where(good.path.is_noise(x), token, x)
+
+
+def prior_again(good, output, x, t, *, rng=None):
+    """One token in twenty ends as noise."""
+    end = good.finish(output, x, t, rng=rng)
+    noise = draw_categorical(good.path.source_probs[: output.shape[-1]].log().expand(x.numel(), -1), rng=rng).view_as(x)
+    return torch.where(torch.rand(x.shape, generator=rng) < 0.05, noise, end)
+
+
+def not_quite(good, output, x, t, *, rng=None):
+    return x + 0.999 * (good.finish(output, x, t, rng=rng) - x)
+
+
+def with_noise_left(good, output, x, t, *, rng=None):
+    return good.finish(output, x, t, rng=rng) + 0.01 * torch.randn(x.shape, dtype=x.dtype, generator=rng)
+
+
+MUTANTS += [
+    ("coupling: across conditions", Broken(COUPLED, path=BrokenPath(COUPLED.path, coupling=AnyCoupling(across_conditions))), "coupling"),
+    ("coupling: the nearest noise", Broken(COUPLED, path=BrokenPath(COUPLED.path, coupling=AnyCoupling(nearest_noise))), "coupling"),
+    ("coupling: noise drawn to the data", Broken(COUPLED, path=BrokenPath(COUPLED.path, coupling=AnyCoupling(drawn_to_the_data))), "coupling"),
+    ("coupling, sphere: across conditions", Broken(SPHERE_COUPLED, path=BrokenPath(SPHERE_COUPLED.path, coupling=AnyCoupling(across_conditions))), "coupling"),
+    ("coupling: velocity times 1.1", Broken(COUPLED, generator=scaled_generator(1.1)), "forward-conditional"),
+    ("coupling: half a transition", Broken(COUPLED, transition=half_way), "finish"),
+    ("density, flow: 2 pi is pi", Broken(FLOW, path=BrokenPath(FLOW.path, _log_prob=halved_constant)), "path-normalised"),
+    ("density, flow: 5 % too much", Broken(FLOW, path=BrokenPath(FLOW.path, _log_prob=with_constant(math.log(1.05)))), "path-normalised"),
+    ("density, flow: a million times too much", Broken(FLOW, path=BrokenPath(FLOW.path, _log_prob=with_constant(math.log(1e6)))), "path-normalised"),
+    ("density, sphere: no volume", Broken(SPHERE, path=BrokenPath(SPHERE.path, _log_prob=with_constant(Sphere(2).log_volume))), "path-normalised"),
+    ("density, sphere: wrong exponent of the sine", Broken(SPHERE, path=BrokenPath(SPHERE.path, _log_prob=exponent(0, 1))), "path-normalised"),
+    ("density, torus: one angle counted", Broken(TORUS, path=BrokenPath(TORUS.path, _log_prob=with_constant(math.log(2 * math.pi)))), "path-normalised"),
+    ("density, rotations: wrong exponent of the angle", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(0, 1))), "path-normalised"),
+    ("density, rotations: half the exponent of the angle", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=exponent(0, 0.5))), "path-normalised"),
+    ("density, rotations: volume 8 pi^2", Broken(ROTATIONS, path=BrokenPath(ROTATIONS.path, _log_prob=with_constant(-math.log(8 * math.pi**2)))), "path-normalised"),
+    ("finish, flow: stays", Broken(FLOW, finish=stays), "finish"),
+    ("finish, flow: a step too short", Broken(FLOWS["data"], finish=not_quite), "finish"),
+    ("finish, diffusion: noise left", Broken(DIFFUSION, finish=with_noise_left), "finish"),
+    ("finish, sphere: stays", Broken(SPHERE, finish=stays), "finish"),
+    ("finish, mask: stays", Broken(MASK, finish=stays), "finish"),
+    ("finish, uniform: noise again", Broken(UNIFORM, finish=prior_again), "finish"),
+    ("finish, mask: the most likely token", Broken(MASK, finish=tokens_most_likely), "finish-mean"),
+    ("finish, metric: the most likely token", Broken(gm.CTMC(METRIC), finish=tokens_most_likely), "finish-mean"),
+    ("finish, law: colder", Broken(LAW, finish=tokens_colder), "finish-mean"),
+    ("finish, metric: one token is drawn", Broken(gm.CTMC(METRIC), finish=one_token_drawn), "finish-mean"),
+    ("finish, uniform: tokens in step", Broken(UNIFORM, finish=tokens_in_step), "finish-mean"),
+    ("finish, flow: noise left", Broken(FLOW, finish=with_noise_left), "finish"),
 ]  # fmt: skip

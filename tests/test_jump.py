@@ -154,6 +154,7 @@ def test_weights_of_one_and_one_would_be_wrong():
     assert kolmogorov_smirnov(Both([FLOW, JUMPS], weights=[1.0, 1.0]), n=5000, steps=100) > 0.08
 
 
+COUPLED = gm.paths.Gaussian((1,), coupling=gm.couplings.OptimalTransport())
 GRID = Grid((2,), [-1.0, 0.2, 0.9])
 
 
@@ -263,6 +264,8 @@ def test_divergence_of_two_jump_processes():
         (lambda: GRID.validate(torch.tensor([[0.5, 0.2]])), "must hold the levels"),
         (lambda: gm.Superposition([gm.JumpProcess(PATH, bins=ATOMS), gm.JumpProcess(PATH, bins=ATOMS + 1)], weights=[0.5, 0.5]), "lead to the same data"),
         (lambda: gm.Superposition([gm.Langevin(PATH)], weights=[1.0]), "over all processes but correctors, got 0"),
+        (lambda: gm.JumpProcess(COUPLED, bins=ATOMS), "a jump process needs noise that is independent"),
+        (lambda: gm.Langevin(COUPLED), "a corrector needs noise that is independent"),
         (lambda: gm.Langevin(PATH, noise=-1.0), "finite non-negative"),
         (lambda: gm.Langevin(gm.paths.Mixture((2,), 3)), "needs a Gaussian path"),
         (lambda: gm.sample(gm.Langevin(PATH), lambda x, t: x, 3, steps=2), "generates nothing by itself"),

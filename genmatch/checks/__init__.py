@@ -5,10 +5,24 @@ Kolmogorov forward identity, d/dt E f(X_t) = E (L_t f)(X_t), on the path to one 
 small data set. It needs nothing but the interface of a `MarkovProcess`.
 """
 
-from genmatch.checks import paths, forward, learning, simulation, contract  # noqa: I001 (the order of the report)
+from genmatch.checks import paths, forward, learning, simulation, ending, contract  # noqa: I001 (the order of the report)
 from genmatch.checks.base import CHECKS, Check, check
 from genmatch.checks.report import CheckResult, Report
 from genmatch.checks.run import check_process
 from genmatch.checks.solver import check_solver
 
-__all__ = ["CHECKS", "Check", "CheckResult", "Report", "check", "check_process", "check_solver", "contract", "forward", "learning", "paths", "simulation"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckResult",
+    "Report",
+    "check",
+    "check_process",
+    "check_solver",
+    "contract",
+    "ending",
+    "forward",
+    "learning",
+    "paths",
+    "simulation",
+]

@@ -13,7 +13,7 @@ from genmatch.checks.subject import Subject, cast, flat, take, times
 from genmatch.models import check_output
 from genmatch.tensors import State, leaves, tree_map
 
-_N = 12
+_N = 8
 _ARGUMENTS = ("x", "t", "s", "x1", "x0", "target", "output", "guess")
 
 
@@ -27,7 +27,8 @@ class _Calls:
         self.s = torch.linspace(subject.time(0.75), subject.time(0.95), n, dtype=torch.float64)
         self.source = self.path.source(n, rng=subject.rng("calls x0"))
         self.x0 = cast(self.source, dtype)
-        self.x = self.path.sample(self.x1, self.t, rng=subject.rng("calls x"))
+        self.subject = subject
+        self.x = subject.sample(self.x1, self.t, rng=subject.rng("calls x"))
         self.target = self.process.target(self.x, self.t, self.x1)
         self.output = self.process.natural_at(self.target, self.x, self.t)
         self.guess = subject.random_output(n, subject.rng("calls guess"), dtype)
@@ -38,7 +39,7 @@ class _Calls:
         process, path, n = self.process, self.path, len(self.t)
         calls = {
             "source": lambda rng: path.source(n, rng=rng),
-            "sample": lambda rng: path.sample(self.x1, self.t, rng=rng),
+            "sample": lambda rng: self.subject.sample(self.x1, self.t, rng=rng),
             "sample given x0": lambda rng: path.sample(self.x1, self.t, x0=self.x0, rng=rng),
             "step": lambda rng: process.generator(self.output, self.x, self.t).step(self.x, 0.1, rng=rng),
         }
@@ -158,16 +159,16 @@ def _rows(calls: _Calls, index: list[int]) -> _Calls:
 
 def _mixed_draws(subject: Subject, tally: Tally) -> None:
     """Draws at two times in one batch follow the laws of the draws at each."""
-    n = 4000
+    n = max(1000, int(4000 * subject.effort))
     x1, early = subject.points(n), torch.arange(n) % 2 == 0
     low, middle, high = (times(subject.time(u), n) for u in (0.2, 0.5, 0.8))
     t = torch.where(early, low, high)
-    draws: dict[str, Callable[[Tensor, str], State]] = {"sample": lambda t, seed: subject.path.sample(x1, t, rng=subject.rng("mixed", seed))}
+    draws: dict[str, Callable[[Tensor, str], State]] = {"sample": lambda t, seed: subject.sample(x1, t, rng=subject.rng("mixed", seed))}
     if subject.process.supports("transition"):
 
         def transition(t: Tensor, seed: str) -> State:
             start = torch.where(t > 0.5, middle, low / 2)
-            x = subject.path.sample(x1, start, rng=subject.rng("mixed start", seed))
+            x = subject.sample(x1, start, rng=subject.rng("mixed start", seed))
             return subject.process.transition(subject.output(x, start, x1), x, start, t, rng=subject.rng("mixed", seed))
 
         draws["transition"] = transition

@@ -86,7 +86,7 @@ def _conditional_law(subject: Subject, t: float, i: int) -> Tensor:
 
 
 def _conditional_rates(subject: Subject, t: float, i: int) -> Tensor:
-    states = subject.space.enumerate()
+    states = subject.states
     n = batch_size(states)
     return subject.conditional(states, times(t, n), subject.point(i, n)).dense(subject.space)
 
@@ -96,7 +96,7 @@ def _marginal_law(subject: Subject, t: float, i: int) -> Tensor:
 
 
 def _marginal_rates(subject: Subject, t: float, i: int) -> Tensor:
-    states = subject.space.enumerate()
+    states = subject.states
     return _marginal(subject, states, times(t, batch_size(states))).dense(subject.space)
 
 
@@ -132,7 +132,7 @@ def _simulated(
     x1 = take(subject.data, index)
     groups = {"": torch.ones(n, dtype=torch.bool)} | ({f", x1[{i}]": index == i for i in range(subject.num_points)} if by_point else {})
     for t in map(subject.time, _TIMES):
-        x = subject.path.sample(x1, times(t, n), rng=subject.rng("forward", t))
+        x = subject.sample(x1, times(t, n), rng=subject.rng("forward", t))
         moving = generator(x, times(t, n), x1)
         estimates = list(_flows(subject, x, t, x1, log_prob))
         for k, f in enumerate(subject.functions()):
@@ -168,13 +168,13 @@ def _flows(subject: Subject, x: State, t: float, x1: State, log_prob: Callable[[
     n, room = batch_size(x), min(t, 1 - t)
 
     def states(s: float) -> State:
-        return subject.path.sample(x1, times(s, n), rng=subject.rng("forward", t))
+        return subject.sample(x1, times(s, n), rng=subject.rng("forward", t))
 
     def moving(reach: float) -> Callable[[TestFunction], Tensor]:
         before, after = states(t - reach), states(t + reach)
         return lambda f: (f(after) - f(before)) / (2 * reach)
 
-    long, short = (rms(torch.stack([moving(reach * room)(f) for f in subject.functions()])) for reach in (0.05, 0.003))
+    long, short = (rms(torch.stack([speed(f) for f in subject.functions()])) for speed in (moving(0.05 * room), moving(0.003 * room)))
     # The speed of a smooth motion does not depend on the time over which it is measured; that of jumps grows by 4 here.
     smooth = bool(short < 1.3 * long)
     if smooth:

@@ -22,7 +22,7 @@ _STATES = 16
 
 def _states(subject: Subject, fraction: float) -> tuple[State, Tensor]:
     t = times(subject.time(fraction), _STATES)
-    return subject.path.sample(subject.points(_STATES), t, rng=subject.rng("states", fraction)), t
+    return subject.sample(subject.points(_STATES), t, rng=subject.rng("states", fraction)), t
 
 
 def _tilted(subject: Subject, seed: int) -> Tensor:
@@ -119,7 +119,7 @@ def finite_gradients(subject: Subject) -> Finding:
     x1 = cast(subject.points(n), torch.float32)
     for t in (process.t_min, subject.time(1e-6), subject.time(0.5), 1 - 1e-3, 1 - 1e-6):
         t_n = times(t, n)
-        x = subject.path.sample(x1, t_n, rng=subject.rng("float32", t))
+        x = subject.sample(x1, t_n, rng=subject.rng("float32", t))
         output, target = subject.random_output(n, subject.rng("output32", t), torch.float32), process.target(x, t_n, x1)
         ideal = process.natural_at(target, x, t_n)
         tally.add((~process.divergence(target, output, x, t_n).isfinite()).sum(), f"t = {t:.7g}, the divergence")

@@ -9,17 +9,23 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.statistics import chi_square_score, z_score
-from genmatch.checks.subject import Subject, double, flat, times
+from genmatch.checks.subject import Subject, double, flat, take, times
+from genmatch.errors import GenmatchError
+from genmatch.spaces.reference import Reference
 from genmatch.tensors import State, batch_size, tree_map
 
 _TIMES = (0.05, 0.3, 0.6, 0.95)
+_ENOUGH = 200
 
 
 def law(subject: Subject, t: float, i: int) -> Tensor:
     """p_t(x | x1[i]) at every state of a finite space, (S,)."""
-    states = subject.space.enumerate()
-    n = batch_size(states)
-    return subject.path.log_prob(states, times(t, n), subject.point(i, n)).exp()
+    if t not in subject.laws:
+        states, n = subject.states, subject.num_points
+        index = torch.arange(n).repeat_interleave(batch_size(states))
+        everywhere = tree_map(lambda v: v.repeat(n, *[1] * (v.dim() - 1)), states)
+        subject.laws[t] = subject.path.log_prob(everywhere, times(t, len(index)), take(subject.data, index)).exp().view(n, -1)
+    return subject.laws[t][i]
 
 
 def frequencies(subject: Subject, x: State) -> Tensor:
@@ -38,8 +44,8 @@ def source(subject: Subject) -> Finding:
     n, tally = subject.num_draws, Tally()
     start = double(subject.path.source(n, rng=subject.rng("source", 0)))
     x1 = [subject.point(i, n) for i in range(subject.num_points)]
-    draws = [subject.path.sample(point, times(0, n), rng=subject.rng("source", 1)) for point in x1]
-    given = subject.path.sample(x1[0], times(0, n), x0=start, rng=subject.rng("source", 2))
+    draws = [subject.sample(point, times(0, n), rng=subject.rng("source", 1)) for point in x1]
+    given = subject.sample(x1[0], times(0, n), x0=start, rng=subject.rng("source", 2))
     tally.add((flat(given) - flat(start)).abs().mean() * 1e9, "X_0 given x0, which must be x0")
     for k, f in enumerate(subject.functions()):
         for i, x in enumerate(draws):
@@ -58,9 +64,9 @@ def data(subject: Subject) -> Finding:
     """At t = 1 the path is the data point, to the last bit; the schedule's rounding there ruins multistep solvers."""
     n, tally = 2000, Tally(tolerance=1.0)
     x1 = double(subject.process.data_space.random(n, rng=subject.rng("data")))
-    end = subject.path.sample(x1, times(1, n), rng=subject.rng("end"))
+    end = subject.sample(x1, times(1, n), rng=subject.rng("end"))
     tally.add(((flat(end) != flat(x1)).any(1)).sum() * 1e3, "X_1, which must equal x1")
-    near = subject.path.sample(x1, times(1 - 1e-8, n), rng=subject.rng("near"))
+    near = subject.sample(x1, times(1 - 1e-8, n), rng=subject.rng("near"))
     for k, f in enumerate(subject.functions()):
         tally.add((f(near) - f(x1)).abs().mean() / 0.01, f"f[{k}] at t = 1 - 1e-8")
     if exact(subject):
@@ -70,15 +76,66 @@ def data(subject: Subject) -> Finding:
     return tally.finding()
 
 
-@check("path-normalised", "sum_x p_t(x | x1) = 1", "the path's `_log_prob`")
+@check("coupling", "E[f(X_0) | c] = E f(X_0), X_0 = start(x1, c)", "the coupling's `pair`: it must keep the law of the noise, under every condition alone")
+def coupling(subject: Subject) -> Finding:
+    """However noise is paired with the data of a batch, it starts from the source, where sampling starts."""
+    tally, batches, size = Tally(), int(max(100, subject.effort * 200)), 5 * subject.num_points
+    index = subject.index(size)
+    # Without a coupling one batch is as good as many.
+    repeats, whole = (1, batches * size) if subject.path.is_independent else (batches, size)
+    for name, condition, groups in (("no condition", {}, [index >= 0]), ("a label", {"label": subject.index(whole) % 2}, [index % 2 == c for c in range(2)])):
+        rng = subject.rng("coupling", name)
+        pairs = [subject.path.start(subject.points(whole), condition, rng=rng) for _ in range(repeats)]
+        fresh = subject.path.source(batches * size, rng=rng)
+        started = tree_map(lambda *parts: torch.cat(parts), *pairs)
+        for k, f in enumerate(subject.functions()):
+            gap = (f(started) - f(fresh)).view(batches, size)
+            for c, rows in enumerate(groups):
+                tally.add(z_score(gap[:, rows].mean(1), 1.0), f"{name}, c = {c}, f[{k}]")
+    return tally.finding()
+
+
+@check("path-normalised", "sum_x p_t(x | x1) = 1, or the integral", "the path's `_log_prob`: its constant and its exponents; or its `_sample`")
 def path_normalised(subject: Subject) -> Finding:
-    """Probabilities of a finite space sum to one at every time."""
-    if not exact(subject):
-        raise Skip("the states cannot be listed, or the path has no density")
+    """Probabilities sum to one at every time: all of them on a finite space, else against a law q of known density.
+
+    There the identity is E_q[p / (p + q)] = E_p[q / (p + q)], whose terms are bounded.
+    """
+    if not subject.path.has_log_prob:
+        raise Skip("the path has no density")
+    if not subject.is_finite:
+        return _measured(subject)
     tally = Tally(tolerance=1e-10)
     for t, i in itertools.product((0.0, *_TIMES, 1.0), range(subject.num_points)):
         tally.add(law(subject, t, i).sum() - 1, f"t = {t:g}, x1[{i}]")
     return tally.finding()
+
+
+def _measured(subject: Subject) -> Finding:
+    if subject.path.has_atoms:
+        raise Skip("the law has atoms, where a law of known density has none")
+    tally, n, seen = Tally(), subject.num_draws // 2, False
+    for t, i in itertools.product(map(subject.time, _TIMES), range(subject.num_points)):
+        pilot = subject.sample(subject.point(i, 1000), times(t, 1000), rng=subject.rng("pilot", t, i))
+        try:
+            reference = subject.space.reference(pilot)
+        except GenmatchError as reason:
+            raise Skip(str(reason)) from None
+        share_q, share_p = _shares(subject, reference, t, i, n)
+        # Laws that hardly meet say nothing of each other: late on a manifold, where the uniform law is the only one known.
+        if n * max(float(share_q.mean()), float(share_p.mean())) > _ENOUGH:
+            seen = True
+            tally.add(z_score(share_q - share_p, 1.0), f"t = {t:.3g}, x1[{i}]")
+    if not seen:
+        raise Skip("no law of known density is near the path's")
+    return tally.finding()
+
+
+def _shares(subject: Subject, reference: Reference, t: float, i: int, n: int) -> tuple[Tensor, Tensor]:
+    """p / (p + q) at draws from q, and q / (p + q) at draws from p, for p = p_t(. | x1[i])."""
+    x, y = reference.draw(n, subject.rng("reference", t, i)), subject.sample(subject.point(i, n), times(t, n), rng=subject.rng("normal", t, i))
+    gaps = [subject.path.log_prob(z, times(t, n), subject.point(i, n)) - reference.log_prob(z) for z in (x, y)]
+    return torch.sigmoid(gaps[0]), torch.sigmoid(-gaps[1])
 
 
 @check("path-samples", "`sample` draws from the law whose logarithm is `log_prob`", "the path's `_sample` and `_log_prob`")
@@ -92,31 +149,38 @@ def path_samples(subject: Subject) -> Finding:
             _count(subject, tally, t)
         else:
             later = t + 0.3 * (1 - t) / subject.space.size**0.5
-            for i in range(subject.num_points):
-                _balance(subject, tally, (t, i), (later, i))
-                _balance(subject, tally, (t, i), (t, (i + 1) % subject.num_points))
+            _balance(subject, tally, (t, 0), (later, 0))
+            _balance(subject, tally, (t, 0), (t, 1))
     return tally.finding()
 
 
 def _count(subject: Subject, tally: Tally, t: float) -> None:
     n = subject.num_draws
     for i in range(subject.num_points):
-        x = subject.path.sample(subject.point(i, n), times(t, n), rng=subject.rng("count", t, i))
+        x = subject.sample(subject.point(i, n), times(t, n), rng=subject.rng("count", t, i))
         tally.add(chi_square_score(frequencies(subject, x), law(subject, t, i)), f"t = {t:.3g}, x1[{i}]")
 
 
 def _balance(subject: Subject, tally: Tally, p: tuple[float, int], q: tuple[float, int]) -> None:
-    n = subject.num_draws // 4
+    """p and q as (time, how many data points further on), for every data point."""
+    n = subject.num_draws // 4 * subject.num_points
+    index = subject.index(n)
+
+    def law_of(which: tuple[float, int]) -> tuple[Tensor, State]:
+        return times(which[0], n), take(subject.data, (index + which[1]) % subject.num_points)
+
     sides = []
     for here, there in ((p, q), (q, p)):
-        x = subject.path.sample(subject.point(here[1], n), times(here[0], n), rng=subject.rng("balance", here, there))
-        log_ratio = [subject.path.log_prob(x, times(t, n), subject.point(i, n)) for t, i in (there, here)]
-        sides.append((x, torch.sigmoid(log_ratio[0] - log_ratio[1])))
+        t, x1 = law_of(here)
+        x = subject.sample(x1, t, rng=subject.rng("balance", here, there))
+        log_ratio = subject.path.log_prob(x, *law_of(there)) - subject.path.log_prob(x, t, x1)
+        sides.append((x, torch.sigmoid(log_ratio)))
     (x, share_x), (y, share_y) = sides
-    where = f"t = {p[0]:.3g}, x1[{p[1]}] against t = {q[0]:.3g}, x1[{q[1]}]"
-    tally.add(z_score(share_x - share_y, 1.0), where)
-    for k, f in enumerate(subject.functions(2)):
-        tally.add(z_score(f(x) * share_x - f(y) * share_y, 1.0), f"{where}, f[{k}]")
+    gaps = {"": share_x - share_y} | {f", f[{k}]": f(x) * share_x - f(y) * share_y for k, f in enumerate(subject.functions(2))}
+    for i in range(subject.num_points):
+        where = f"t = {p[0]:.3g}, x1[{i}] against t = {q[0]:.3g}, x1[{(i + q[1]) % subject.num_points}]"
+        for name, gap in gaps.items():
+            tally.add(z_score(gap[index == i], 1.0), where + name)
 
 
 @check("target-x0", "E[m(x, t, x1; x0) | x, x1] = m(x, t, x1)", "the use of `x0` in `target` and in the path's `_sample`")
@@ -126,18 +190,18 @@ def target_x0(subject: Subject) -> Finding:
     x1 = subject.points(n)
     for t in map(subject.time, _TIMES):
         x0 = double(subject.path.source(n, rng=subject.rng("x0", t)))
-        x = subject.path.sample(x1, times(t, n), x0=x0, rng=subject.rng("x0 path", t))
-        plain, known = (flat(_mean_of(subject, subject.process.target(x, times(t, n), x1, x0=noise))) for noise in (None, x0))
+        x = subject.sample(x1, times(t, n), x0=x0, rng=subject.rng("x0 path", t))
+        plain, known = (flat(mean_of(subject, subject.process.target(x, times(t, n), x1, x0=noise))) for noise in (None, x0))
         gap = (known - plain).sum(1)
         for k, f in enumerate(subject.functions()):
             tally.add(z_score(gap * f(x), plain.abs().sum(1).mean()), f"t = {t:.3g}, f[{k}]")
-        fresh = subject.path.sample(x1, times(t, n), rng=subject.rng("fresh", t))
+        fresh = subject.sample(x1, times(t, n), rng=subject.rng("fresh", t))
         for k, f in enumerate(subject.functions()):
             tally.add(z_score(f(x) - f(fresh), 1.0), f"t = {t:.3g}, f[{k}] of X_t from a drawn x0")
     return tally.finding()
 
 
-def _mean_of(subject: Subject, target: State) -> State:
+def mean_of(subject: Subject, target: State) -> State:
     """A target as an average over one data point: tokens become probabilities."""
     certain = torch.ones(batch_size(target), 1, dtype=torch.float64)
     return subject.process.average(tree_map(lambda v: v.unsqueeze(1), target), certain)

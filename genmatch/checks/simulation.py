@@ -7,7 +7,6 @@ which a diffusion step is smooth draw by draw; and from moderate steps in powers
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.paths import exact, frequencies, law
 from genmatch.checks.statistics import chi_square_score, rms, z_score
-from genmatch.checks.subject import Subject, flat, times
+from genmatch.checks.subject import Subject, flat, take, times
 from genmatch.generators import Generator
 from genmatch.spaces import TestFunction
 from genmatch.tensors import State
@@ -57,8 +56,8 @@ def transition_path(subject: Subject) -> Finding:
     """With the data point known the prediction does not change, so one step of any length follows the path."""
     _needs_transition(subject)
     tally, n = Tally(), min(subject.num_draws, int(subject.effort * 20_000))
-    for (t, s), i in itertools.product(_PAIRS, range(subject.num_points)):
-        _follow(subject, tally, subject.time(t), subject.time(s), i, n)
+    for t, s in _PAIRS:
+        _follow(subject, tally, subject.time(t), subject.time(s), n * subject.num_points)
     return tally.finding()
 
 
@@ -67,28 +66,30 @@ def _needs_transition(subject: Subject) -> None:
         raise Skip("the process defines no `transition`")
 
 
-def _follow(subject: Subject, tally: Tally, t: float, s: float, i: int, n: int) -> None:
-    x1 = subject.point(i, n)
+def _follow(subject: Subject, tally: Tally, t: float, s: float, n: int) -> None:
+    x1, index = subject.points(n), subject.index(n)
     # The same seed for both times: a deterministic transition then agrees draw by draw.
-    start, path = (subject.path.sample(x1, times(time, n), rng=subject.rng("follow", t, s, i)) for time in (t, s))
+    start, path = (subject.sample(x1, times(time, n), rng=subject.rng("follow", t, s)) for time in (t, s))
     output = subject.output(start, times(t, n), x1)
-    end = subject.process.transition(output, start, times(t, n), times(s, n), rng=subject.rng("transition", t, s, i))
-    where = f"t = {t:.3g}, s = {s:.3g}, x1[{i}]"
-    for k, f in enumerate(subject.functions()):
-        tally.add(z_score(f(end) - f(path), 1.0, 1e-7), f"{where}, f[{k}]")
-    if exact(subject):
-        tally.add(chi_square_score(frequencies(subject, end), law(subject, s, i)), where)
-    if s == 1:
-        arrived = (flat(path) == flat(x1)).all(1)
-        gap = (flat(end) - flat(x1)).abs().amax(1)[arrived]
-        tally.add(gap.sum() / (n * 1e-8), f"{where}: where the path ends in x1, so must the transition")
+    end = subject.process.transition(output, start, times(t, n), times(s, n), rng=subject.rng("transition", t, s))
+    gaps = [f(end) - f(path) for f in subject.functions()]
+    arrived = (flat(path) == flat(x1)).all(1)
+    missed = torch.where(arrived, (flat(end) - flat(x1)).abs().amax(1), 0)
+    for i in range(subject.num_points):
+        rows, where = index == i, f"t = {t:.3g}, s = {s:.3g}, x1[{i}]"
+        for k, gap in enumerate(gaps):
+            tally.add(z_score(gap[rows], 1.0, 1e-7), f"{where}, f[{k}]")
+        if exact(subject):
+            tally.add(chi_square_score(frequencies(subject, take(end, rows)), law(subject, s, i)), where)
+        if s == 1:
+            tally.add(missed[rows].mean() / 1e-8, f"{where}: where the path ends in x1, so must the transition")
 
 
 def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Tensor], Draw]) -> Finding:
     tally, n, every = Tally(), min(subject.num_actions(), int(subject.effort * 20_000)), []
     for fraction in _TIMES:
         t = times(subject.time(fraction), n)
-        x = subject.path.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
+        x = subject.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
         output = subject.process.natural_at(subject.average(x, t), x, t)
         generator = subject.process.generator(output, x, t)
         functions = subject.functions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import Any
 
@@ -60,6 +61,7 @@ class Subject:
         chosen = tree_map(lambda v: v[:MAX_POINTS], process.data_space.prepare(points))
         self.data = process.data_space.settle(double(chosen))
         self.num_points = batch_size(self.data)
+        self.laws: dict[float, Tensor] = {}
         # No two alike: an error that exchanges data points must show.
         self.weights = torch.arange(1, self.num_points + 1, dtype=torch.float64) / sum(range(1, self.num_points + 1))
 
@@ -74,6 +76,11 @@ class Subject:
     def time(self, fraction: float) -> float:
         """A time this far from `t_min` to 1."""
         return self.process.t_min + (1 - self.process.t_min) * fraction
+
+    @functools.cached_property
+    def states(self) -> State:
+        """All states of a finite space."""
+        return self.space.enumerate()
 
     @property
     def is_finite(self) -> bool:
@@ -97,10 +104,11 @@ class Subject:
 
         (f,) = self.functions(1)
         x1, t = self.points(2), times(self.time(0.5), 2)
-        x = self.path.sample(x1, t, rng=self.rng("cost"))
+        x = self.sample(x1, t, rng=self.rng("cost"))
         self.conditional(x, t, x1).apply(counting, x)
         size = self.space.size
-        return int(self.effort * max(800, min(80_000, 6_000_000 // (size * calls + size**2 // 8))))
+        # Fewer than these say too little of their own spread where few of many coordinates move.
+        return max(400, int(self.effort * max(800, min(80_000, 6_000_000 // (size * calls + size**2 // 8)))))
 
     def index(self, n: int) -> Tensor:
         """Which data point each of `n` samples leads to: all in turn."""
@@ -113,6 +121,16 @@ class Subject:
     def point(self, i: int, n: int) -> State:
         """Data point `i`, `n` times."""
         return take(self.data, torch.full((n,), i))
+
+    def sample(self, x1: State, t: Tensor, *, x0: State | None = None, rng: torch.Generator) -> State:
+        """X_t on the way to `x1`.
+
+        On a path with a coupling the noise is drawn here, independently: what is tested so holds given the noise, whatever its law.
+        """
+        if x0 is None and not self.path.is_independent:
+            noise = self.path.source(batch_size(x1), rng=rng)
+            x0 = self.space.settle(tree_map(lambda v, like: v.to(like.dtype), noise, x1))
+        return self.path.sample(x1, t, x0=x0, rng=rng)
 
     def output(self, x: State, t: Tensor, x1: State) -> State:
         """The ideal output when the data point is known."""
@@ -129,7 +147,7 @@ class Subject:
         """
         weights = self.weights if weights is None else weights
         if not self.path.has_log_prob:
-            return weights.expand(batch_size(x), -1)
+            return (weights / weights.sum()).expand(batch_size(x), -1)
         return oracle(self.process, self.data, weights).posterior(x, t)
 
     def targets(self, x: State, t: Tensor, possible: Tensor) -> State:

@@ -1,5 +1,6 @@
 """Conditional probability paths p_t(x given x1): from noise at t = 0 to one data point at t = 1."""
 
+from genmatch.paths import couplings
 from genmatch.paths.base import Path
 from genmatch.paths.discrete import Discrete
 from genmatch.paths.gaussian import Gaussian
@@ -12,4 +13,4 @@ from genmatch.paths.product import Product
 from genmatch.paths.real_mixture import RealMixture
 from genmatch.paths.tokens import TokenPath
 
-__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "RealMixture", "TokenPath"]
+__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "RealMixture", "TokenPath", "couplings"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.paths.couplings import Coupling, Independent
 from genmatch.paths.prediction import Prediction
 from genmatch.schedules import Schedule
 from genmatch.spaces import Grid, Space
@@ -27,10 +28,15 @@ class Path(ABC):
     """p_t(x given x1), for t in [0, 1]: the source at 0, the data point at 1.
 
     Subclasses set `space`, where the states on the way live, and define `_source`, `_sample` and, where there is a
-    density, `_log_prob`, which receive checked arguments.
+    density, `_log_prob`, which receive checked arguments. One that takes a `coupling` sets it, and names it in its `repr`.
     """
 
     space: Space
+
+    has_atoms: bool = False
+    """Whether single points of R^d have a probability, so that `log_prob` is no density of volume alone."""
+    coupling: Coupling = Independent()
+    """Which noise goes with which data point."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space})"
@@ -79,18 +85,55 @@ class Path(ABC):
         """
         return self._source(positive_integer(n, "n"), rng)
 
+    def start(self, x1: State, condition: Mapping[str, Any] | Tensor | None = None, *, rng: torch.Generator | None = None) -> State:
+        """Draws the noise X_0 that each data point of a batch is reached from, by the path's coupling.
+
+        Args:
+            x1: data points, (B, *shape); the batch within which a coupling makes its pairs.
+            condition: what the model is told of each of them: a tensor (B, ...), or several by name.
+            rng: source of randomness.
+
+        Raises:
+            GenmatchError: if the data points do not fit, or the coupling cannot pair them under this condition.
+        """
+        self.data_space.validate(x1, "x1")
+        conditions = {"condition": condition} if isinstance(condition, Tensor) else dict(condition or {})
+        return self.coupling.pair(self.source(batch_size(x1), rng=rng), x1, self.space, conditions, rng=rng)
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the noise is independent of the data, on which densities, scores and posteriors rest."""
+        return self.coupling.is_independent
+
+    def require_independent(self, what: str) -> None:
+        """For what is true of noise that is independent of the data only.
+
+        Args:
+            what: the subject of the message, such as "the score".
+
+        Raises:
+            GenmatchError: if this path has a coupling.
+        """
+        if not self.is_independent:
+            raise GenmatchError(
+                f"{what} needs noise that is independent of the data, and {self} pairs them: the noise given a data point is not the source's, "
+                "so no density, score or posterior is known; use `gm.Flow` with prediction='velocity', 'data' or 'noise', or no coupling."
+            )
+
     def sample(self, x1: State, t: Tensor, *, x0: State | None = None, rng: torch.Generator | None = None) -> State:
         """Draws X_t ~ p_t(. given x1), or given x1 and the noise `x0` that it starts from.
 
         Args:
             x1: data points, (B, *shape).
             t: times in [0, 1], (B,).
-            x0: draws from the source, as `source` gives them; drawn here if absent.
+            x0: draws from the source, as `start` gives them; drawn here if absent, unless a coupling has to.
             rng: source of randomness.
 
         Raises:
-            GenmatchError: if `x1`, `t` or `x0` do not fit.
+            GenmatchError: if `x1`, `t` or `x0` do not fit, or `x0` is absent on a path with a coupling.
         """
+        if x0 is None and not self.is_independent:
+            raise GenmatchError(f"{self} pairs noise and data batch by batch, so `sample` needs `x0`; pass `x0=path.start(x1, condition)`.")
         self.data_space.validate(x1, "x1")
         t = check_times(t, batch_size(x1))
         if x0 is not None:
@@ -119,6 +162,7 @@ class Path(ABC):
         Raises:
             GenmatchError: if the arguments do not fit, or the path has no density.
         """
+        self.require_independent("a density")
         self.space.validate(x, "x")
         self.data_space.validate(x1, "x1")
         if batch_size(x) != batch_size(x1):
@@ -128,7 +172,7 @@ class Path(ABC):
     @property
     def has_log_prob(self) -> bool:
         """Whether `log_prob` is defined."""
-        return type(self)._log_prob is not Path._log_prob
+        return self.is_independent and type(self)._log_prob is not Path._log_prob
 
     @abstractmethod
     def _source(self, n: int, rng: torch.Generator | None) -> State: ...

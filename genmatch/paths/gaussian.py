@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.gaussian_jumps import GaussianJumps
 from genmatch.paths.gaussian_prediction import GaussianPrediction
 from genmatch.schedules import CondOT, Schedule
@@ -26,6 +27,7 @@ class Gaussian(Path):
         shape: shape of one state, such as (1, 8, 8).
         schedule: alpha and sigma; straight lines by default.
         dtype: of the source.
+        coupling: which noise goes with which data point; independent by default. Any other is for flows only.
 
     Example:
         >>> path = Gaussian((2,))
@@ -36,12 +38,21 @@ class Gaussian(Path):
 
     space: Euclidean
 
-    def __init__(self, shape: tuple[int, ...], *, schedule: Schedule = CondOT(), dtype: torch.dtype = torch.float32) -> None:  # noqa: B008 (immutable)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        schedule: Schedule = CondOT(),  # noqa: B008 (immutable)
+        dtype: torch.dtype = torch.float32,
+        coupling: Coupling = Independent(),  # noqa: B008 (immutable)
+    ) -> None:
         self.space = Euclidean(shape, dtype)
         self.schedule = check_schedule(schedule)
+        self.coupling = check_coupling(coupling)
 
     def __repr__(self) -> str:
-        return f"Gaussian({self.space.shape}, schedule={self.schedule})"
+        coupling = "" if self.is_independent else f", coupling={self.coupling}"
+        return f"Gaussian({self.space.shape}, schedule={self.schedule}{coupling})"
 
     @property
     def caveats(self) -> Mapping[str, str]:
@@ -53,6 +64,7 @@ class Gaussian(Path):
 
     def jumps(self, grid: Grid) -> GaussianJumps:
         """Jumps out of where the density falls into where it rises."""
+        self.require_independent("a jump process")
         return GaussianJumps(self, grid)
 
     def noise(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:

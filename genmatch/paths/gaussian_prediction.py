@@ -25,6 +25,8 @@ class GaussianPrediction(Prediction):
     def __init__(self, path: Gaussian, prediction: str) -> None:
         if prediction not in PREDICTIONS:
             raise unknown("prediction", str(prediction), PREDICTIONS)
+        if prediction == "score":
+            path.require_independent("a prediction of the score")
         self.path = path
         self.prediction = prediction
         # Noise and score say nothing of the data where alpha = 0, nor does the velocity where Delta = 0.
@@ -48,7 +50,12 @@ class GaussianPrediction(Prediction):
             x: states, (B, *shape).
             t: times in [t_min, 1), (B,).
             kind: "velocity", "data", "noise" or "score".
+
+        Raises:
+            GenmatchError: for a score on a path with a coupling, where -E[x0 | x] / sigma is none.
         """
+        if kind == "score":
+            self.path.require_independent("the score")
         return convert(output, x, t, self.path.schedule, self.prediction, kind)
 
     def target(self, x: Tensor, t: Tensor, x1: Tensor, x0: Tensor | None) -> Tensor:
@@ -86,9 +93,16 @@ class GaussianPrediction(Prediction):
             s: later times, up to 1, (B,).
             memory: how much of the noise in `x` is kept, in [0, 1], (B,).
             rng: source of randomness.
+
+        Raises:
+            GenmatchError: on a path with a coupling, whose noise given the data is not normal.
         """
+        self.path.require_independent("renewing noise")
         schedule = self.path.schedule
         x1 = self.predict(output, x, t, "data")
         fresh = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
         kept = expand(schedule.sigma(s) / schedule.sigma(t) * memory, x) * (x - expand(schedule.alpha(t), x) * x1)
         return expand(schedule.alpha(s), x) * x1 + kept + expand(schedule.sigma(s) * torch.sqrt(1 - memory**2), x) * fresh
+
+    def supports(self, ability: str) -> bool:
+        return super().supports(ability) and (ability != "bridge" or self.path.is_independent)

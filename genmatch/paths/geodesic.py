@@ -19,6 +19,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Drift
 from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.prediction import Prediction
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Manifold
@@ -34,6 +35,7 @@ class Geodesic(Path):
     Args:
         space: the manifold, such as `gm.spaces.Sphere(2)`.
         schedule: gives kappa, the share of the way that is done.
+        coupling: which noise goes with which data point; independent by default.
 
     Raises:
         GenmatchError: if the space is not a manifold, or the schedule has no kappa.
@@ -47,15 +49,17 @@ class Geodesic(Path):
 
     space: Manifold
 
-    def __init__(self, space: Manifold, schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, space: Manifold, schedule: Schedule = CondOT(), *, coupling: Coupling = Independent()) -> None:  # noqa: B008 (immutable)
         if not isinstance(space, Manifold):
             raise GenmatchError(f"`space` must be a manifold, got {space!r}; pass e.g. `gm.spaces.Sphere(2)`, or use `gm.paths.Gaussian` on R^d.")
         self.space = space
         self.schedule = check_schedule(schedule)
+        self.coupling = check_coupling(coupling)
         self.schedule.kappa(torch.zeros(1))
 
     def __repr__(self) -> str:
-        return f"Geodesic({self.space}, schedule={self.schedule})"
+        coupling = "" if self.is_independent else f", coupling={self.coupling}"
+        return f"Geodesic({self.space}, schedule={self.schedule}{coupling})"
 
     def prediction(self, name: str) -> Prediction:
         """The tangent velocity, the only statistic whose mean determines the marginal velocity.

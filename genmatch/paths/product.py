@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths.base import Path
+from genmatch.paths.couplings import Parts
 from genmatch.spaces import ProductSpace
 from genmatch.tensors import State
 
@@ -29,7 +30,7 @@ class Product(Path):
         paths: the paths by name of the modality; products themselves may be parts.
 
     Raises:
-        GenmatchError: if there is no part, or a part is not a path.
+        GenmatchError: if there is no part, a part is not a path, or two have a coupling.
 
     Example:
         >>> from genmatch.paths import Gaussian, Mixture
@@ -44,6 +45,7 @@ class Product(Path):
         if wrong := [name for name, path in paths.items() if not isinstance(path, Path)]:
             raise GenmatchError(f"the parts of a product of paths must be paths, got {paths[wrong[0]]!r} for `{wrong[0]}`.")
         self.parts = paths
+        self.coupling = Parts({name: path.coupling for name, path in paths.items()})
         self.space = ProductSpace(**{name: path.space for name, path in paths.items()})
 
     def __repr__(self) -> str:

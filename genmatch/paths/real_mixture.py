@@ -43,6 +43,7 @@ class RealMixture(Path):
     """
 
     space: Euclidean
+    has_atoms = True
 
     def __init__(self, grid: Grid, *, schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         if not isinstance(grid, Grid):

@@ -40,7 +40,7 @@ class Diffusion(VelocityProcess):
         prediction: what the network returns: "velocity", "data", "noise" or "score".
 
     Raises:
-        GenmatchError: if the path is not Gaussian, the noise is negative, or the prediction is unknown.
+        GenmatchError: if the path is not Gaussian or has a coupling, the noise is negative, or the prediction is unknown.
     """
 
     path: Gaussian
@@ -49,6 +49,7 @@ class Diffusion(VelocityProcess):
     def __init__(self, path: Path, noise: float | Callable[[Tensor], Tensor] = 1.0, prediction: str = "data") -> None:
         if not isinstance(path, Gaussian):
             raise GenmatchError(f"Diffusion needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
+        path.require_independent("a diffusion")
         super().__init__(path, prediction)
         if not callable(noise) and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
             raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")

@@ -49,6 +49,7 @@ class Langevin(VelocityProcess):
             raise GenmatchError(f"Langevin needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
         if not (isinstance(noise, int | float) and 0 <= noise < math.inf):
             raise GenmatchError(f"`noise` must be a finite non-negative number, got {noise!r}.")
+        path.require_independent("a corrector")
         super().__init__(path, prediction)
         self.schedule = path.schedule
         self.noise = float(noise)

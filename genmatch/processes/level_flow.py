@@ -8,6 +8,8 @@ so the two superpose with one head, and one trained network serves both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -42,6 +44,10 @@ class LevelFlow(LevelProcess):
             raise GenmatchError(f"LevelFlow needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
         super().__init__(path, bins)
         self._meaning = path.prediction("data")
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        return {**super().caveats, "finish-mean": "the last step leads to the mean of the levels, which need not be one of them"}
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self._meaning.drift(self._data(output, x), x, t)

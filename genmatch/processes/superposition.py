@@ -91,7 +91,10 @@ class Superposition(MarkovProcess):
 
     @property
     def caveats(self) -> Mapping[str, str]:
-        return {check: reason for process in self.processes for check, reason in process.caveats.items()}
+        known = {check: reason for process in self.processes for check, reason in process.caveats.items()}
+        if self.heads == "separate" and len(self.processes) > 1:
+            known.setdefault("finish-mean", "each sample ends as one of the processes does, of which every head's statistic is asked.")
+        return known
 
     def supports(self, ability: str) -> bool:
         """Who only corrects need not finish, but a transition must be everybody's."""
@@ -178,7 +181,7 @@ class Superposition(MarkovProcess):
         rng = torch.Generator().manual_seed(0)
         x1 = self.data_space.random(4, rng=rng)
         t = torch.full((4,), 0.5, dtype=torch.float64)
-        x = self.path.sample(x1, t, rng=rng)
+        x = self.path.sample(x1, t, x0=self.path.start(x1, rng=rng), rng=rng)
         first, *others = [leaves(process.target(x, t, x1)) for process in self.processes]
         for process, other in zip(self.processes[1:], others, strict=True):
             same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))

@@ -57,7 +57,7 @@ class Solver(ABC):
         if extra := sorted(process.kinds - self.kinds):
             return f"{name} simulates {_words(self.kinds)} only, and {type(process).__name__} has {_words(extra)} too"
         if missing := [need for need in self.needs if not process.supports(need)]:
-            return f"{name} needs {_words(f'`{need}`' for need in missing)}, which {type(process).__name__} does not define"
+            return f"{name} needs {_words(f'`{need}`' for need in missing)}, which {process} does not define"
         return None
 
 

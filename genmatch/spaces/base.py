@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.spaces.reference import Reference, normal_like, product, tokens_like
 from genmatch.tensors import State, batch_size, tree_map
 
 TestFunction = Callable[[State], Tensor]
@@ -66,6 +67,14 @@ class Space(ABC):
     @abstractmethod
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
         """`n` random smooth functions of states with values in [-1, 1], rich enough to tell two laws apart."""
+
+    def squared_distances(self, x: State, y: State) -> Tensor:
+        """Squared distance of every state of `x` from every state of `y`, float64, (N, M). Optional."""
+        raise GenmatchError(f"{self} has no distance between states.")
+
+    def reference(self, x: State) -> Reference:
+        """A law of known density that resembles the states `x`, against which other densities are measured. Optional."""
+        raise GenmatchError(f"{self} names no law of known density.")
 
     @property
     def cardinality(self) -> float:
@@ -169,6 +178,13 @@ class Euclidean(Space):
     def random(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.shape, dtype=self.dtype, generator=rng, device=rng.device if rng else None)
 
+    def squared_distances(self, x: Tensor, y: Tensor) -> Tensor:
+        # By differences: through scalar products near points would lose their digits.
+        return torch.cdist(x.double().flatten(1), y.double().flatten(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+
+    def reference(self, x: Tensor) -> Reference:
+        return normal_like(x)
+
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
         """Cosines of random directions, with angular frequencies in [0.8, 2]."""
         direction = torch.randn(n, self.size, dtype=torch.float64, generator=rng)
@@ -240,6 +256,9 @@ class Categorical(Space):
         if data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
             raise GenmatchError(f"`{name}` must hold integer tokens for {self}, got {data.dtype}; round and pass `.long()`.")
         return self.validate(data.to(torch.int64), name)
+
+    def reference(self, x: Tensor) -> Reference:
+        return tokens_like(x, self.num_states)
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         return torch.randint(self.num_states, (n, *self.shape), generator=rng, device=rng.device if rng else None)
@@ -322,6 +341,9 @@ class ProductSpace(Space):
 
     def settle(self, x: State) -> State:
         return {name: space.settle(x[name]) for name, space in self.parts.items()}
+
+    def reference(self, x: State) -> Reference:
+        return product({name: space.reference(x[name]) for name, space in self.parts.items()})
 
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
         return {name: space.random(n, rng=rng) for name, space in self.parts.items()}

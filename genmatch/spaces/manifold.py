@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.spaces.base import Space, TestFunction, _as_tensor, _check_batch, _wave
+from genmatch.spaces.reference import Reference, uniform
 
 TOLERANCE = 1e-5
 """How far from the manifold a state may be: room for the rounding of float32, not for wrong data."""
@@ -91,6 +92,13 @@ class Manifold(Space):
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
         """Length of the shortest geodesic from `x` to `y`, (B,)."""
         return self.norm(self.log(x, y))
+
+    def squared_distances(self, x: Tensor, y: Tensor) -> Tensor:
+        pairs = x.double().repeat_interleave(len(y), 0), y.double().repeat(len(x), *[1] * (y.dim() - 1))
+        return self.dist(*pairs).view(len(x), len(y)) ** 2
+
+    def reference(self, x: Tensor) -> Reference:
+        return uniform(lambda n, rng: self.random(n, rng=rng, dtype=torch.float64), self.log_volume)
 
     def embed(self, x: Tensor) -> Tensor:
         """Smooth coordinates, for networks, (B, channels, *shape): the point itself, unless its coordinates have a seam."""

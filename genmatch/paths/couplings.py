@@ -1,0 +1,232 @@
+r"""Couplings: which noise of a batch goes with which data point.
+
+    x_t = a path from x0 to x1,   (x0, x1) ~ pi,   with marginals pi(x0) = p_0 and pi(x1) = data
+
+A flow may follow any joint law pi with these marginals: the marginal velocity still carries p_0 to the data. One that pairs near points
+makes the paths straighter, so that fewer steps do. Pairs are made within a batch, where both marginals are kept exactly:
+
+    assignment   the permutation that minimises sum_i |x0_perm(i) - x1_i|^2
+    entropic     x0 drawn for each x1 from P = argmin <P, C> - epsilon H(P), with P 1 = P^T 1 = 1 / n
+
+Under a condition c the start must be p_0 *given* c, for that is where sampling with c begins. Pairing across conditions breaks this: noise
+on the left goes to the class on the left. So pairs are made among data points of equal condition only, which keeps pi(x0 given c) = p_0.
+
+What is known of a path in closed form once x0 is averaged out (its density, the posterior of x1, the score) holds for noise that is
+independent of the data, and is refused otherwise.
+
+Sources: "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport" (Tong et al., 2024),
+https://arxiv.org/abs/2302.00482; "Multisample Flow Matching" (Pooladian et al., 2023), https://arxiv.org/abs/2304.14772; "Near-linear
+Time Approximation Algorithms for Optimal Transport via Sinkhorn Iteration" (Altschuler et al., 2017),
+https://arxiv.org/abs/1705.09634, algorithm 2, which makes the marginals exact.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.spaces import Space
+from genmatch.tensors import State, batch_size, draw_categorical
+
+_ITERATIONS = 1000
+_WARM_UP = 5
+_TOLERANCE = 1e-7
+
+
+class Coupling(ABC):
+    """How the noise of a batch is paired with its data points. Subclasses define `pair`, and keep the law of the noise given the condition."""
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether x0 is independent of x1: then densities, scores and posteriors are known."""
+        return False
+
+    @abstractmethod
+    def pair(self, x0: State, x1: State, space: Space, condition: Mapping[str, Tensor], *, rng: torch.Generator | None = None) -> State:
+        """The noise for each data point of `x1`, made from as many independent draws `x0`.
+
+        Args:
+            x0: draws from the source, (B, *shape).
+            x1: data points, (B, *shape); never changed nor left out.
+            space: where both live.
+            condition: what the model is told of each data point, tensors (B, ...).
+            rng: source of randomness.
+        """
+
+
+@dataclass(frozen=True)
+class Independent(Coupling):
+    """Noise that knows nothing of the data point: the default, and what every process accepts."""
+
+    @property
+    def is_independent(self) -> bool:
+        return True
+
+    def pair(self, x0: State, x1: State, space: Space, condition: Mapping[str, Tensor], *, rng: torch.Generator | None = None) -> State:
+        return x0
+
+
+class Transport(Coupling):
+    """Pairs by squared distances, among data points of equal condition. Subclasses define `choose`."""
+
+    @abstractmethod
+    def choose(self, cost: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """For each data point the index of its noise, (n,), given the squared distances [data point, noise], (n, n)."""
+
+    def pair(self, x0: State, x1: State, space: Space, condition: Mapping[str, Tensor], *, rng: torch.Generator | None = None) -> Tensor:
+        """Pairs within each group of equal condition.
+
+        Raises:
+            GenmatchError: for a floating condition, in which no two data points are equal.
+        """
+        index = torch.arange(batch_size(x1), device=x1.device)
+        for rows in _groups(condition, batch_size(x1), x1.device):
+            if len(rows) > 1:
+                index[rows] = rows[self.choose(space.squared_distances(x1[rows], x0[rows]), rng=rng)]
+        return x0[index]
+
+
+@dataclass(frozen=True)
+class OptimalTransport(Transport):
+    """The assignment of least total squared distance, exactly: the noise of a batch is permuted.
+
+    The cost grows with the cube of the batch: about 1 ms for 128 data points and 10 ms for 512. Under a condition (labels or tokens, of
+    integers) the groups are those of equal condition; the more values it has, the less is left to choose.
+
+    Example:
+        >>> from genmatch.paths import Gaussian
+        >>> path = Gaussian((1,), coupling=OptimalTransport())
+        >>> x1 = torch.tensor([[3.0], [-3.0], [0.0]])
+        >>> path.start(x1, rng=torch.Generator().manual_seed(0)).flatten().argsort().equal(x1.flatten().argsort())
+        True
+    """
+
+    def choose(self, cost: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        from scipy.optimize import linear_sum_assignment
+
+        _, columns = linear_sum_assignment(cost.cpu().numpy())
+        return torch.as_tensor(columns, device=cost.device)
+
+
+@dataclass(frozen=True)
+class Sinkhorn(Transport):
+    """Entropic transport: between the assignment (epsilon to 0) and independence (epsilon to infinity).
+
+    Each data point draws its noise from the plan, so that one draw may serve several points or none; its law is kept.
+
+    Args:
+        epsilon: weight of the entropy, in units of squared distance: small against the 2 d of two standard normal points of R^d.
+
+    Raises:
+        GenmatchError: if `epsilon` is not a positive number.
+
+    Example:
+        >>> Sinkhorn(0.5).plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tensor([[0.4404, 0.0596],
+                [0.0596, 0.4404]], dtype=torch.float64)
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < math.inf:
+            raise GenmatchError(f"`epsilon` must be a positive number, got {self.epsilon!r}; for epsilon = 0 use `OptimalTransport()`.")
+
+    def plan(self, cost: Tensor) -> Tensor:
+        """The entropic plan of squared distances (n, n), float64; rows and columns sum to 1 / n up to rounding."""
+        cost = cost.double()
+        potential, epsilon = torch.zeros_like(cost[0]), float(cost.max())
+        # From much entropy to little: a small epsilon alone takes forever to forget its start.
+        while epsilon > 2 * self.epsilon:
+            _, potential = _potentials(cost, potential, epsilon, _WARM_UP)
+            epsilon /= 2
+        row, column = _potentials(cost, potential, self.epsilon, _ITERATIONS)
+        return _rounded(((row.unsqueeze(-1) + column - cost) / self.epsilon).exp()) / len(cost)
+
+    def choose(self, cost: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        return draw_categorical(self.plan(cost).log(), rng=rng)
+
+
+class Parts(Coupling):
+    """The couplings of the modalities of a product, of which at most one may depend on the data.
+
+    With two, x0 of one modality would tell of x1 there, hence of x1 and of x0 in the other: their joint law would no longer be the product
+    of sources from which sampling starts.
+
+    Args:
+        couplings: by name of the modality.
+
+    Raises:
+        GenmatchError: if two or more are not independent.
+    """
+
+    def __init__(self, couplings: Mapping[str, Coupling]) -> None:
+        self.parts = dict(couplings)
+        coupled = [name for name, coupling in self.parts.items() if not coupling.is_independent]
+        if len(coupled) > 1:
+            raise GenmatchError(
+                f"at most one part of a product may have a coupling, got {', '.join(f'`{name}`' for name in coupled)}: each ties its noise to the "
+                "data, so their noises would depend on each other, and sampling starts from independent ones; leave the coupling to one part."
+            )
+
+    @property
+    def is_independent(self) -> bool:
+        return all(coupling.is_independent for coupling in self.parts.values())
+
+    def pair(self, x0: State, x1: State, space: Any, condition: Mapping[str, Tensor], *, rng: torch.Generator | None = None) -> State:
+        return {name: coupling.pair(x0[name], x1[name], space.parts[name], condition, rng=rng) for name, coupling in self.parts.items()}
+
+
+def check_coupling(coupling: Coupling) -> Coupling:
+    """Returns `coupling`, or raises `GenmatchError` if it is not one."""
+    if not isinstance(coupling, Coupling):
+        raise GenmatchError(f"`coupling` must be a Coupling, got {coupling!r}; pass e.g. `gm.couplings.OptimalTransport()`.")
+    return coupling
+
+
+def _groups(condition: Mapping[str, Tensor], n: int, device: torch.device) -> list[Tensor]:
+    """The rows of each value of the condition."""
+    if not condition:
+        return [torch.arange(n, device=device)]
+    for name, value in condition.items():
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {n} data points, got {found}.")
+        if value.is_floating_point() or value.is_complex():
+            raise GenmatchError(
+                f"a coupling pairs data points of equal condition, for else the noise given the condition is not the source's, and the condition "
+                f"`{name}` of {value.dtype} has no equal values to speak of; pass integer labels, or use `gm.couplings.Independent()`."
+            )
+    codes = torch.cat([value.reshape(n, -1).long().to(device) for value in condition.values()], 1)
+    _, group, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
+    return list(group.argsort(stable=True).split(counts.tolist()))
+
+
+def _potentials(cost: Tensor, column: Tensor, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """Potentials f, g with exp((f_i + g_j - C_ij) / epsilon) a plan, starting from g = `column`, in units of the cost."""
+    kernel, column = -cost / epsilon, column / epsilon
+    row = column
+    for _ in range(iterations):
+        row = -torch.logsumexp(kernel + column, 1)
+        before, column = column, -torch.logsumexp(kernel + row.unsqueeze(-1), 0)
+        if bool((column - before).abs().max() < _TOLERANCE):
+            break
+    return epsilon * row, epsilon * column
+
+
+def _rounded(plan: Tensor) -> Tensor:
+    """The nearest plan whose rows and columns sum to 1: too long ones are cut, and what is missing is filled by a product."""
+    plan = plan / plan.sum(1, keepdim=True).clamp_min(1)
+    plan = plan / plan.sum(0, keepdim=True).clamp_min(1)
+    rows, columns = (1 - plan.sum(1)).clamp_min(0), (1 - plan.sum(0)).clamp_min(0)
+    return plan + rows.unsqueeze(-1) * columns / rows.sum().clamp_min(torch.finfo(plan.dtype).tiny)
+
+
+__all__ = ["Coupling", "Independent", "OptimalTransport", "Parts", "Sinkhorn", "Transport", "check_coupling"]
