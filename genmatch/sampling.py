@@ -1,8 +1,8 @@
 """Sampling: one loop over the times of a grid, for every process and every solver.
 
 The state is on the grid at each of its times, and its law is the path's there, up to the solver's error. A last step into
-t = 1 is taken by the process's own `finish`, where there is one, and else by a method of first order: no generator is
-evaluated at 1.
+t = 1 is taken by a solver that says it finishes, else by the process's own `finish`, where there is one, and else by a method
+of first order: no generator is evaluated at 1.
 A solver of higher order than two hands over to it shortly before 1, so that the last step does not cost its order.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genmatch import solvers
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
@@ -91,6 +92,7 @@ def sample(
     *,
     steps: int = 32,
     solver: str | Solver | None = None,
+    grid: str | Grid = "uniform",
     times: Tensor | None = None,
     condition: Condition | Tensor | None = None,
     seed: int | None = None,
@@ -103,8 +105,9 @@ def sample(
         process: what is simulated.
         model: the network, or `gm.oracle(process, data)`.
         n: how many samples.
-        steps: steps of a uniform grid on [0, 1].
+        steps: steps of the grid on [0, 1].
         solver: a name or a `Solver`; the recommended one by default.
+        grid: where the times lie: "uniform", "cosine", or a function from `steps` to times; any grid goes with any solver.
         times: a grid of your own, increasing from 0 to at most 1, instead of `steps`.
         condition: what the model is conditioned on, a tensor or a dictionary of tensors with `n` entries.
         seed: makes the draw repeatable; fresh randomness if None.
@@ -123,9 +126,9 @@ def sample(
     """
     n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
-    if float(grid[0]) != 0:
-        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
+    times = _grid(time_grid(steps, grid) if times is None else times)
+    if float(times[0]) != 0:
+        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
     chosen, conditions = solvers.resolve(process, solver), _conditions(condition, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
@@ -135,7 +138,7 @@ def sample(
             rows = slice(start, min(start + size, n))
             predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions))
             x0 = process.path.source(rows.stop - start, rng=rng)
-            for last in _walk(process, chosen, predict, x0, grid, rng):  # noqa: B007 (only the last state is kept)
+            for last in _walk(process, chosen, predict, x0, times, rng):  # noqa: B007 (only the last state is kept)
                 pass
             parts.append(last)
     samples = tree_map(lambda *values: torch.cat(values), *parts)
@@ -175,7 +178,9 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
 
 
 def _ending(process: MarkovProcess, solver: Solver) -> Solver:
-    """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do."""
+    """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do, unless they say so."""
+    if solver.finishes:
+        return solver
     if process.supports("finish"):
         return Finish()
     return solver if solver.order == 1 else solvers.get("euler")

@@ -6,7 +6,7 @@ shape (B,): schedules lose digits in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from genmatch.errors import GenmatchError
 
 State = Any
 """A tensor of shape (B, ...), or a dictionary of states."""
+
+_PORTION = 2**20
+"""Values that are read at a time."""
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
@@ -66,10 +69,14 @@ def check_times(t: Tensor, n: int, name: str = "t") -> Tensor:
     return t.to(torch.float64)
 
 
+def uniforms(like: Tensor, *, rng: torch.Generator | None) -> Tensor:
+    """A number in [0, 1) for each coordinate, float64: float32 ones are wrong by 1 % for a probability of 1e-6."""
+    return torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=rng)
+
+
 def bernoulli(probability: Tensor, like: Tensor, *, rng: torch.Generator | None) -> Tensor:
-    """Independent coins of shape `like.shape`, with float64 uniforms: float32 ones are wrong by 1 % at 1e-6."""
-    uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=rng)
-    return uniform < probability
+    """Independent coins of shape `like.shape`."""
+    return uniforms(like, rng=rng) < probability
 
 
 def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
@@ -80,9 +87,47 @@ def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
     Raises:
         GenmatchError: if a row has no law, because of a NaN or of nothing but -inf.
     """
+    return _invert(logits, uniforms(logits[:, 0], rng=rng))
+
+
+def draw_where(logits: Any, where: Tensor, uniform: Tensor) -> Tensor:
+    """One index for each coordinate with a True in `where`, in order, (N,).
+
+    Each coordinate has a uniform of its own, used or not, so that what one sample draws does not depend on how many tokens
+    the others draw. The logits are read a few coordinates at a time, which bounds the memory.
+
+    Args:
+        logits: unnormalised log probabilities, (B, *shape, S), or what answers `logits[mask]` and `logits.shape` as those would.
+        where: which coordinates, (B, *shape).
+        uniform: numbers in [0, 1), (B, *shape), from `uniforms`.
+
+    Raises:
+        GenmatchError: if a coordinate has no law, because of a NaN or of nothing but -inf.
+
+    Example:
+        >>> draw_where(torch.tensor([[[0.0, -torch.inf], [0.0, 0.0]]]), torch.tensor([[True, True]]), torch.tensor([[0.9, 0.9]]))
+        tensor([0, 1])
+    """
+    parts = [_invert(logits[part], uniform[part]) for part in portions(where, logits.shape[-1])]
+    return torch.cat(parts) if parts else where.new_empty(0, dtype=torch.int64)
+
+
+def portions(where: Tensor, width: int) -> Iterator[Tensor]:
+    """Masks that together are `where`, in order, each of at most as many coordinates as make a million values of `width` a coordinate."""
+    size = max(1, _PORTION // width)
+    places = where.flatten().nonzero().squeeze(-1)
+    if 0 < len(places) <= size:
+        yield where
+        return
+    for some in places.split(size) if len(places) else ():
+        yield torch.zeros_like(where).flatten().index_fill_(0, some, True).view_as(where)
+
+
+def _invert(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The index at which the distribution function of softmax(logits), (N, S), passes `uniform`, (N,)."""
     cumulative = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).cumsum(-1, dtype=torch.float64)
-    if bool(cumulative[:, -1].isnan().any()):
+    total = cumulative[:, -1:]
+    if bool(total.isnan().any()):
         raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
-    uniform = torch.rand((len(logits), 1), dtype=torch.float64, device=logits.device, generator=rng)
-    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    index = torch.searchsorted(cumulative, uniform.double().unsqueeze(-1) * total, right=True)
     return index.squeeze(-1).clamp(max=logits.shape[-1] - 1)

@@ -25,12 +25,16 @@ from genmatch.destinations import Chained
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.paths.base import Path
+from genmatch.schedules import Schedule
 from genmatch.spaces import Categorical
 from genmatch.tensors import draw_categorical, expand
 
 
 class Rates(ABC):
     """One way to follow a path of tokens. `transition` is optional: an exact draw with the posterior frozen."""
+
+    redrawing: Schedule | None = None
+    """The schedule by which a token that can be noise is redrawn from its posterior, where that is all that ever happens to it."""
 
     @abstractmethod
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
