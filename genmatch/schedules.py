@@ -89,8 +89,8 @@ class Schedule(ABC):
         """The time at which a falling sigma has the given values, float64, by bisection.
 
         Example:
-            >>> Cosine().time_at(Cosine().sigma(torch.tensor([0.0, 0.25, 1.0]))).tolist()
-            [0.0, 0.25, 1.0]
+            >>> Cosine().time_at(Cosine().sigma(torch.tensor([0.0, 0.25, 1.0])))
+            tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
         """
         low, high = torch.zeros_like(sigma, dtype=torch.float64), torch.ones_like(sigma, dtype=torch.float64)
         for _ in range(_HALVINGS):

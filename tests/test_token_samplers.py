@@ -43,7 +43,7 @@ def test_a_grid_goes_with_any_solver_and_process():
         return MODEL(x, t)
 
     gm.sample(PROCESS, model, 2, steps=4, grid="cosine", solver="algorithm7", seed=0)
-    assert seen[1:] == pytest.approx(gm.time_grid(4, "cosine")[:-1].tolist(), abs=1e-15)
+    assert seen[1:] == pytest.approx(gm.time_grid(4, "cosine")[:-1].tolist(), abs=1e-6)
     gm.sample(gm.Flow(gm.paths.Gaussian((1,))), lambda x, t: seen.append(float(t[0])) or x, 2, steps=2, grid=lambda n: torch.tensor([0.0, 0.9, 1.0]), seed=0)
     assert seen[-2:] == pytest.approx([0.0, 0.9], abs=1e-6)
 
@@ -66,7 +66,7 @@ def test_sharpened_logits_are_their_formulas():
     logits = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log()
     cold = gm.sharpen(lambda x, t: logits, temperature=0.5)(None, None).softmax(-1)
     assert torch.allclose(cold, logits.exp() ** 2 / (logits.exp() ** 2).sum())
-    for top_p, kept in ((0.4, 1), (0.5, 1), (0.51, 2), (0.7, 2), (0.71, 3), (1.0, 4)):
+    for top_p, kept in ((0.4, 1), (0.5, 1), (0.51, 2), (0.69, 2), (0.71, 3), (1.0, 4)):
         law = gm.sharpen(lambda x, t: logits, top_p=top_p)(None, None).softmax(-1)[0]
         assert int((law > 0).sum()) == kept, "the token that crosses `top_p` is kept"
         assert float(law.sum()) == pytest.approx(1)

@@ -99,15 +99,16 @@ class Reveal(Solver):
         chain, ties, uniform, time = chain_of(process), uniforms(x, rng=rng), uniforms(x, rng=rng), t
         masks = _count(chain.masked(x))
         due = (masks * chain.redrawing.jump_probability(t, s) - 1e-9).ceil().long()
-        while bool((due > 0).any()):
+        while True:
             logits = chain.posterior(predict(x, time), x, time)
             now = self.choose(logits, chain.masked(x) & expand(due > 0, x), due, ties)
             x = x.masked_scatter(now, draw_where(logits, now, uniform))
             due = due - _count(now)
+            if not bool((due > 0).any()):
+                return x
             # The time at which a path has as many masks as are left.
             left = _count(chain.masked(x)) / masks.clamp(min=1)
             time = torch.where(left > 0, chain.redrawing.time_at(chain.redrawing.sigma(t) * left), t)
-        return x
 
 
 class TopK(Reveal):
