@@ -11,6 +11,7 @@ while the sample stays in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.outputs import check_output
 
 Model = Callable[..., Any]
 
@@ -35,8 +37,8 @@ class Reader:
         calls: network calls of each sample, (B,), once there was one.
     """
 
-    def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: tuple[int, ...], time_dtype: torch.dtype) -> None:
-        self.model, self.condition, self.shape, self.time_dtype = model, condition, shape, time_dtype
+    def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
+        self.model, self.condition, self.shape, self.time_dtype = model, condition, tuple(shape), time_dtype
         self.split = callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))
         self.time_free = bool(getattr(model, "time_free", False))
         self.calls: Tensor | None = None
@@ -60,13 +62,14 @@ class Reader:
         x, t = (x, t) if every else (x[rows], t[rows])
         condition = self.condition if every else {name: value[rows] for name, value in self.condition.items()}
         known = (self.model.features if self.split else self.model)(x, t.to(self.time_dtype), **condition)  # type: ignore[attr-defined]
-        places = self.shape[:-1].numel() if isinstance(self.shape, torch.Size) else torch.Size(self.shape[:-1]).numel()
-        wanted = (len(x), places) if self.split else (len(x), *self.shape)
-        found = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
-        if not isinstance(known, Tensor) or not known.is_floating_point() or (known.shape[:2] if self.split else known.shape) != wanted:
-            what = f"`features` must return a floating tensor of shape {wanted[:-1]} + ({places}, width)" if self.split else f"the model must return {wanted}"
-            raise GenmatchError(f"{what}, got {found}; one row a sample and one place a token.")
-        return known if self.split else known.flatten(1, -2)
+        if not self.split:
+            check_output(self.shape, known, len(x))
+            return known.flatten(1, -2)
+        places = math.prod(self.shape[:-1])
+        if not isinstance(known, Tensor) or known.dim() != 3 or known.shape[:2] != (len(x), places):
+            found = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
+            raise GenmatchError(f"`features` of the model must have shape (B, L, width) = ({len(x)}, {places}, width), got {found}; one row a token.")
+        return known
 
     def logits(self, known: Tensor) -> Tensor:
         """The outputs, (N, V), from what is known of N positions.

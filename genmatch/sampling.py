@@ -36,12 +36,14 @@ class Run:
     Attributes:
         states: the state at each time of the grid, the given one first.
         times: the grid, float64, (steps + 1,).
-        nfe: network calls a sample.
+        nfe: network calls that the solver asked for.
+        calls: network calls that each sample took, (B,): fewer, where a step read nothing of its output.
     """
 
     states: list[State]
     times: Tensor
     nfe: int
+    calls: Tensor
 
 
 def simulate(
@@ -82,7 +84,7 @@ def simulate(
     with torch.no_grad(), evaluating(model):
         states = [x0, *_walk(process, chosen, predict, x0, times, rng)]
     process.space.validate(states[-1], "the simulated state")
-    return Run(states, times, predict.calls)
+    return Run(states, times, predict.calls, predict.spent(batch_size(x0)))
 
 
 def sample(
@@ -165,15 +167,17 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     """The states at times[1:]."""
     device = leaves(x)[0].device
     ending = _ending(process, solver)
+    ask, ask_at_the_end = predict.of(solver), predict.of(ending)
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
     for t, s in itertools.pairwise(grid):
         if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
-            x = solver.step(process, predict, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
+            x = solver.step(process, ask, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
             t = 1 - _HANDOVER
         if t < s:
-            x = (ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng)
+            step, output = (ending.step, ask_at_the_end) if s == 1 else (solver.step, ask)
+            x = step(process, output, x, t * ones, s * ones, rng=rng)
         yield x
 
 

@@ -24,6 +24,10 @@ class Sharpened(torch.nn.Module):
     def __init__(self, model: Model, temperature: float, top_p: float) -> None:
         super().__init__()
         self.model, self.temperature, self.top_p = model, temperature, top_p
+        self.time_free = bool(getattr(model, "time_free", False))
+        if callable(getattr(model, "features", None)) and callable(getattr(model, "head", None)):
+            # A split model stays one.
+            self.features, self.head = model.features, lambda features: self.sharpened(model.head(features))  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """The sharpened logits, (B, *shape, V)."""

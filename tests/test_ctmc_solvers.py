@@ -141,7 +141,7 @@ def test_adaptive_rules_range_from_one_position_a_call_to_all_at_once():
     for careful, bold in ((Threshold(1.0), Threshold(1e-3)), (EntropyBounded(0.0), EntropyBounded(10.0))):
         assert errors(careful, "mask", "strong", 1)[1] < 1e-12
         assert errors(bold, "mask", "strong", 1)[1] == pytest.approx(together, abs=1e-12)
-    between = errors(EntropyBounded(1.0), "mask", "strong", 1)[1]
+    between = errors(EntropyBounded(1.1), "mask", "strong", 1)[1]
     assert 1e-3 < between < together
     assert errors(TopK("margin", k=1), "mask", "strong", 1)[1] < 1e-12
 

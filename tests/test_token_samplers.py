@@ -12,7 +12,7 @@ from genmatch.solvers.reveal import EntropyBounded, FirstHitting, Threshold, Top
 from genmatch.solvers.trapezoid import ThetaTrapezoidal
 from genmatch.solvers.wrappers import ArgmaxFinal, Corrected, ForwardBackward, Gibbs
 from genmatch.tensors import draw_where, portions, uniforms
-from tests.toys import L, TOKEN_SCHEDULES, V, chain, full, grid, name_of, seeded, token_data, token_law
+from tests.toys import TOKEN_SCHEDULES, L, V, chain, full, grid, name_of, seeded, token_data, token_law
 
 F64 = torch.float64
 PROCESS = chain("mask")
@@ -91,7 +91,9 @@ def test_the_final_argmax_is_asked_for_by_name(source):
     if source == "mask":
         best = model(torch.full((1, L), V), torch.zeros(1)).argmax(-1)
         assert torch.equal(x, best.expand_as(x))
-    first = [gm.simulate(process, model, process.path.source(50, rng=seeded()), grid(0, 1, 3), solver=s, rng=seeded(1)).states for s in ("exact", ArgmaxFinal())]
+    first = [
+        gm.simulate(process, model, process.path.source(50, rng=seeded()), grid(0, 1, 3), solver=s, rng=seeded(1)).states for s in ("exact", ArgmaxFinal())
+    ]
     assert torch.equal(first[0][2], first[1][2])
     assert not torch.equal(first[0][3], first[1][3])
 

@@ -27,6 +27,8 @@ class Transformer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         labels: number of classes of each label that the network is conditioned on, by name.
+        timed: whether the network is told the time. A masked state says by itself how far it is, and a network that knows
+            nothing else is declared `time_free`: what it said of a state need not be computed twice.
 
     Raises:
         GenmatchError: if the output shape does not give each position the same number of values, or `heads` does not divide
@@ -49,6 +51,7 @@ class Transformer(nn.Module):
         heads: int = 4,
         labels: Mapping[str, int] | None = None,
         condition_width: int = 64,
+        timed: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -59,7 +62,8 @@ class Transformer(nn.Module):
             raise GenmatchError(f"`output_shape` must begin with the shape of {space}, got {self.output_shape}; pass `process.output_shape`.")
         self.positions, self.channels = positions, channels
         self.place = nn.Parameter(0.02 * torch.randn(positions, width))
-        self.condition = Conditioning(condition_width, labels)
+        self.condition = Conditioning(condition_width, labels, timed=timed)
+        self.time_free = not timed
         self.blocks = nn.ModuleList(_Block(width, heads, condition_width) for _ in range(depth))
         self.last = Modulation(width, condition_width)
         self.head = nn.Linear(width, math.prod(self.output_shape) // positions)

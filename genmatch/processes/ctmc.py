@@ -66,6 +66,8 @@ class CTMC(PosteriorProcess):
         if self.rates not in path.rates:
             raise unknown("kind of rates", str(rates), list(path.rates))
         self._rates = path.rates[self.rates]
+        # Anything but the posterior itself is converted, as a whole.
+        self.sparse = prediction == "posterior"
         # Where kappa = 0 a score is that of the noise, whatever the data.
         self.t_min = _START if prediction == "score" else 0.0
 

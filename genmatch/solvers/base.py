@@ -16,7 +16,7 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State
 
 Predict = Callable[[State, Tensor], State]
-"""The network with its conditions bound: states and times, (B,), to outputs."""
+"""The network with its conditions bound: states and times, (B,), to outputs, or to lazy ones for a `sparse` solver and process."""
 
 EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"})
 
