@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.outputs import check_output
+from genmatch.tensors import Indexed
 
 Model = Callable[..., Any]
 
@@ -85,7 +86,7 @@ class Reader:
         return logits
 
 
-class Lazy:
+class Lazy(Indexed):
     """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `Reader.read`."""
 
     def __init__(self, reader: Reader, x: Tensor, t: Tensor) -> None:
@@ -97,12 +98,15 @@ class Lazy:
 
     def __getitem__(self, where: Tensor) -> Tensor:
         """The logits at the coordinates with a True in `where`, in order, (N, V)."""
-        flat = where.flatten(1)
-        self._learn(flat.any(-1) & (self._place < 0))
-        row, position = flat.nonzero(as_tuple=True)
+        self.expect(where)
+        row, position = where.flatten(1).nonzero(as_tuple=True)
         if self._known is None:
             return torch.empty(0, self.shape[-1], device=where.device)
         return self._reader.logits(self._known[self._place[row], position])
+
+    def expect(self, where: Tensor) -> None:
+        """Runs the network on the samples with a True in `where` that it has not seen."""
+        self._learn(where.flatten(1).any(-1) & (self._place < 0))
 
     def adopt(self, other: Lazy) -> None:
         """Takes over what `other` knows of samples that are still in the same state."""

@@ -129,12 +129,12 @@ def test_portions_cover_a_mask_in_order(monkeypatch):
     where = torch.rand(5, 4, 3, generator=seeded()) < 0.5
     logits, uniform = torch.randn(5, 4, 3, 7, generator=seeded()), uniforms(where, rng=seeded(1))
     whole = draw_where(logits, where, uniform)
-    monkeypatch.setattr("genmatch.tensors._PORTION", 20)
-    parts = list(portions(where, 7))
-    assert all(0 < int(part.sum()) <= 2 for part in parts)
+    parts = portions(where, 3)
+    assert all(0 < int(part.sum()) <= 3 for part in parts)
     assert torch.equal(torch.cat([logits[part] for part in parts]), logits[where])
+    monkeypatch.setattr("genmatch.tensors._PORTION", 20)
+    monkeypatch.setattr("genmatch.tensors._PIECE", 14)
     assert torch.equal(draw_where(logits, where, uniform), whole)
-    assert list(portions(torch.zeros(2, 2, dtype=torch.bool), 7)) == []
     assert draw_where(logits, torch.zeros_like(where), uniform).shape == (0,)
 
 
@@ -164,6 +164,22 @@ def test_portions_cover_a_mask_in_order(monkeypatch):
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(gm.GenmatchError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1000])
+def test_a_draw_inverts_the_distribution_function(size, dtype):
+    """Each token comes for uniforms between the sums before it and up to it; tokens without weight never do."""
+    logits = torch.randn(1, size, dtype=dtype, generator=seeded())
+    logits[0, size // 2 :: 3] = -torch.inf if size > 2 else 0.0
+    bounds = torch.cat([torch.zeros(1, dtype=F64), (logits[0] - logits.max()).exp().cumsum(-1, dtype=F64)])
+    u = torch.rand(2000, dtype=F64, generator=seeded(1))
+    u[:2] = torch.tensor([0.0, 1 - 1e-16], dtype=F64)
+    tokens = draw_where(logits.expand(2000, 1, size), torch.ones(2000, 1, dtype=torch.bool), u.unsqueeze(-1))
+    goal = u * bounds[-1]
+    assert bool((bounds[tokens] <= goal + 1e-12).all())
+    assert bool((goal < bounds[tokens + 1] + 1e-12).all())
+    assert bool(logits[0, tokens].isfinite().all())
 
 
 def test_renoising_is_the_reverse_kernel():

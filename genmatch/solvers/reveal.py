@@ -33,7 +33,7 @@ from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
-from genmatch.tensors import draw_where, expand, portions, uniforms
+from genmatch.tensors import draw_where, expand, read, uniforms
 
 _NEEDS = ("posterior", "masked", "redrawing")
 
@@ -224,9 +224,8 @@ def _of_logits(function: Callable[[Tensor], Tensor]) -> Callable[[Any, Tensor], 
     """A score of the log posterior, (N, V), as a score of positions, read a few at a time."""
 
     def score(logits: Any, where: Tensor) -> Tensor:
-        values = [function(logits[part].log_softmax(-1, dtype=torch.float64)) for part in portions(where, logits.shape[-1])]
         scores = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
-        return scores.masked_scatter(where, torch.cat(values)) if values else scores
+        return scores.masked_scatter(where, read(logits, where, lambda part: function(part.log_softmax(-1, dtype=torch.float64))))
 
     return score
 

@@ -23,7 +23,7 @@ from genmatch.errors import GenmatchError
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of, redraw
-from genmatch.tensors import bernoulli, draw_where, expand, uniforms
+from genmatch.tensors import Indexed, bernoulli, draw_where, expand, uniforms
 
 _NEEDS = ("posterior", "noise", "redrawing")
 
@@ -94,12 +94,17 @@ def _a1(theta: float) -> float:
     return 1 / (2 * theta * (1 - theta))
 
 
-class _Extrapolated:
+class _Extrapolated(Indexed):
     """Logits of the rates r_v of the second stage, read where they are asked for."""
 
     def __init__(self, after: Any, before: Any, a1: float) -> None:
         self.after, self.before, self.a1 = after, before, a1
         self.shape = before.shape
+
+    def expect(self, where: Tensor) -> None:
+        for part in (self.after, self.before):
+            if isinstance(part, Indexed):
+                part.expect(where)
 
     def rates(self, where: Tensor) -> Tensor:
         late, early = self.after[where].double().softmax(-1), self.before[where].double().softmax(-1)
@@ -109,12 +114,15 @@ class _Extrapolated:
         return self.rates(where).log()
 
 
-class _Thinned:
+class _Thinned(Indexed):
     """The same, with a last outcome: that a coordinate at which a redraw of rate a1 came is not redrawn after all."""
 
     def __init__(self, after: Any, before: Any, a1: float, rest: Tensor) -> None:
         self.law, self.rest = _Extrapolated(after, before, a1), rest
         self.shape = before.shape
+
+    def expect(self, where: Tensor) -> None:
+        self.law.expect(where)
 
     def __getitem__(self, where: Tensor) -> Tensor:
         rates = self.law.rates(where)

@@ -24,7 +24,7 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
 from genmatch.solvers.general import Exact
-from genmatch.tensors import draw_where, portions, uniforms
+from genmatch.tensors import draw_where, read, uniforms
 
 
 class Corrector(ABC):
@@ -122,8 +122,7 @@ class ArgmaxFinal(Solver):
             return self.solver.step(process, predict, x, t, s, rng=rng)
         chain = chain_of(process)
         logits, noise = chain.posterior(predict(x, t), x, t), chain.noise(x)
-        best = [logits[part].argmax(-1) for part in portions(noise, logits.shape[-1])]
-        return x.masked_scatter(noise, torch.cat(best)) if best else x
+        return x.masked_scatter(noise, read(logits, noise, lambda part: part.argmax(-1)))
 
 
 def gibbs() -> Corrected:
