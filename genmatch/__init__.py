@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
+    from genmatch.grids import time_grid
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
     from genmatch.paths import couplings
     from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, LevelFlow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
+    from genmatch.sharpening import sharpen
     from genmatch.training import train
 
 _HOMES = {
@@ -38,7 +40,9 @@ _HOMES = {
     "marginal_generator": "marginal",
     "oracle": "marginal",
     "sample": "sampling",
+    "sharpen": "sharpening",
     "simulate": "sampling",
+    "time_grid": "grids",
     "train": "training",
 }
 _MODULES = ("checks", "data", "destinations", "generators", "nn", "paths", "processes", "schedules", "solvers", "spaces", "tensors", "testing")
@@ -69,11 +73,13 @@ __all__ = [
     "processes",
     "sample",
     "schedules",
+    "sharpen",
     "simulate",
     "solvers",
     "spaces",
     "tensors",
     "testing",
+    "time_grid",
     "train",
 ]
 

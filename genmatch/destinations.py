@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.tensors import bernoulli, draw_categorical
+from genmatch.tensors import bernoulli, draw_categorical, draw_where, uniforms
 
 
 class Destination(ABC):
@@ -58,7 +58,7 @@ class Categorical(Destination):
         self.logits = logits
 
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        return draw_categorical(self.logits[where], rng=rng)
+        return draw_where(self.logits, where, uniforms(where, rng=rng))
 
     def atoms(self) -> tuple[Tensor, Tensor]:
         return torch.arange(self.logits.shape[-1], device=self.logits.device), self.logits.softmax(-1)
@@ -240,7 +240,7 @@ class Chained(Destination):
 
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         index = where.flatten().nonzero().squeeze(-1)
-        z = draw_categorical(self.logits[where], rng=rng)
+        z = draw_where(self.logits, where, uniforms(where, rng=rng))
         return draw_categorical(self.law(index, z).log(), rng=rng)
 
     def atoms(self) -> tuple[Tensor, Tensor]:

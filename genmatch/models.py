@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.lazy import Lazy, Reader
+from genmatch.outputs import check_output
 from genmatch.processes.base import MarkovProcess
+from genmatch.solvers.base import Solver
 from genmatch.tensors import State, batch_size, leaves, tree_map
 
 Model = Callable[..., Any]
@@ -59,6 +62,9 @@ class Predictor:
         model: the model.
         condition: keyword arguments for each call, tensors with one entry a sample.
         keep: puts into a state what is known of the data at a time; the model sees the result.
+
+    Attributes:
+        calls: how often an output was asked for.
     """
 
     def __init__(self, process: MarkovProcess, model: Model, condition: Condition | None = None, keep: Callable[[State, Tensor], State] | None = None) -> None:
@@ -69,6 +75,8 @@ class Predictor:
         self.condition = as_condition(condition)
         self.keep = keep or _as_it_is
         self.calls = 0
+        self._whole = 0
+        self._reader: Reader | None = None
         self._time_dtype = next((part.dtype for part in floating_parts(model)), None)
 
     def __call__(self, x: State, t: Tensor) -> State:
@@ -78,9 +86,26 @@ class Predictor:
             GenmatchError: if the output does not have the shape that the process needs.
         """
         self.calls += 1
+        self._whole += 1
         output = self.model(self.keep(x, t), t.to(self._dtype(x)), **self.condition)
-        check_output(self.process, output, batch_size(x))
+        check_output(self.process.output_shape, output, batch_size(x))
         return output
+
+    def where_read(self, x: Tensor, t: Tensor) -> Lazy:
+        """The output likewise, but computed only where it is read, as `output[mask]`."""
+        self.calls += 1
+        if self._reader is None:
+            self._reader = Reader(self.model, self.condition, self.process.output_shape, self._dtype(x))
+        return self._reader.read(self.keep(x, t), t)
+
+    def of(self, solver: Solver) -> Callable[[State, Tensor], Any]:
+        """How `solver` asks for outputs: whole ones, or, where it and the process read parts only, lazy ones."""
+        return self.where_read if solver.sparse and self.process.sparse else self
+
+    def spent(self, n: int) -> Tensor:
+        """Network calls that each of `n` samples took, (n,): a sample of which nothing was read took none."""
+        whole = torch.full((n,), self._whole)
+        return whole if self._reader is None or self._reader.calls is None else whole + self._reader.calls.cpu()
 
     def _dtype(self, x: State) -> torch.dtype:
         """The model's precision, or the state's, and never less than float32: times near 1 would round to 1."""
@@ -89,39 +114,20 @@ class Predictor:
         return torch.promote_types(dtype, torch.float32)
 
 
-def check_output(process: MarkovProcess, output: State, n: int) -> None:
-    """Raises `GenmatchError` unless `output` has the shape that `process` needs for `n` samples."""
-
-    def check(value: Any, shape: tuple[int, ...], name: str) -> None:
-        wanted = (n, *shape)
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise GenmatchError(f"the model must return a floating tensor{name}, got {found}.")
-        if tuple(value.shape) != wanted:
-            raise GenmatchError(
-                f"the model's output{name} must have shape {wanted} for {process}, got {tuple(value.shape)}; build the network with `process.output_shape`."
-            )
-
-    def walk(value: Any, shape: Any, name: str) -> None:
-        if isinstance(shape, Mapping):
-            if not isinstance(value, Mapping) or set(value) != set(shape):
-                found = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-                raise GenmatchError(f"the model's output{name} must be a dictionary with keys {sorted(shape)}, got {found}.")
-            for part in shape:
-                walk(value[part], shape[part], f"{name}[{part!r}]")
-        else:
-            check(value, shape, name)
-
-    walk(output, process.output_shape, "")
-
-
 def check_model(process: MarkovProcess, model: Model, condition: Condition | None, n: int, device: torch.device) -> None:
     """Calls the model once on `n` states of noise, so that a wrong one fails before any work starts."""
     rng = torch.Generator(device).manual_seed(0)
     x = process.path.source(n, rng=rng)
     condition = tree_map(lambda value: value[:n], as_condition(condition))
+    t = torch.full((n,), 0.5, dtype=torch.float64, device=device)
+    predictor = Predictor(process, model, condition)
     with torch.no_grad(), evaluating(model):
-        Predictor(process, model, condition)(x, torch.full((n,), 0.5, dtype=torch.float64, device=device))
+        if not process.sparse:
+            predictor(x, t)
+            return
+        # One position of each sample: a whole output may be the largest tensor that there is.
+        first = torch.zeros_like(x, dtype=torch.bool).flatten(1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=device), True)
+        predictor.where_read(x, t)[first.view_as(x)]
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Sampling: one loop over the times of a grid, for every process and every solver.
 
 The state is on the grid at each of its times, and its law is the path's there, up to the solver's error. A last step into
-t = 1 is taken by the process's own `finish`, where there is one, and else by a method of first order: no generator is
-evaluated at 1.
+t = 1 is taken by a solver that says it finishes, else by the process's own `finish`, where there is one, and else by a method
+of first order: no generator is evaluated at 1.
 A solver of higher order than two hands over to it shortly before 1, so that the last step does not cost its order.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from genmatch import solvers
 from genmatch.constraints import known
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
@@ -36,12 +37,14 @@ class Run:
     Attributes:
         states: the state at each time of the grid, the given one first.
         times: the grid, float64, (steps + 1,).
-        nfe: network calls a sample.
+        nfe: network calls that the solver asked for.
+        calls: network calls that each sample took, (B,): fewer, where a step read nothing of its output.
     """
 
     states: list[State]
     times: Tensor
     nfe: int
+    calls: Tensor
 
 
 def simulate(
@@ -86,7 +89,7 @@ def simulate(
     with torch.no_grad(), evaluating(model):
         states = list(_walk(process, chosen, predict, x0, times, rng))
     process.space.validate(states[-1], "the simulated state")
-    return Run(states, times, predict.calls)
+    return Run(states, times, predict.calls, predict.spent(batch_size(x0)))
 
 
 def sample(
@@ -96,6 +99,7 @@ def sample(
     *,
     steps: int = 32,
     solver: str | Solver | None = None,
+    grid: str | Grid = "uniform",
     times: Tensor | None = None,
     condition: Condition | Tensor | None = None,
     clamp: Any = None,
@@ -109,8 +113,9 @@ def sample(
         process: what is simulated.
         model: the network, or `gm.oracle(process, data)`.
         n: how many samples.
-        steps: steps of a uniform grid on [0, 1].
+        steps: steps of the grid on [0, 1].
         solver: a name or a `Solver`; the recommended one by default.
+        grid: where the times lie: "uniform", "cosine", or a function from `steps` to times; any grid goes with any solver.
         times: a grid of your own, increasing from 0 to at most 1, instead of `steps`.
         condition: what the model is conditioned on, a tensor or a dictionary of tensors with `n` entries.
         clamp: parts of the data that are known and held from start to end: `{position: value}`, by position in the flattened
@@ -132,9 +137,9 @@ def sample(
     """
     n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
-    if float(grid[0]) != 0:
-        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
+    times = _grid(time_grid(steps, grid) if times is None else times)
+    if float(times[0]) != 0:
+        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
     chosen, conditions, clamped = solvers.resolve(process, solver), _conditions(condition, n), known(process.path, clamp, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
@@ -145,7 +150,7 @@ def sample(
             x0 = process.path.source(rows.stop - start, rng=rng)
             keep = clamped.rows(rows).start(x0, rng)
             predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions), keep)
-            for last in _walk(process, chosen, predict, x0, grid, rng):  # noqa: B007 (only the last state is kept)
+            for last in _walk(process, chosen, predict, x0, times, rng):  # noqa: B007 (only the last state is kept)
                 pass
             parts.append(last)
     samples = tree_map(lambda *values: torch.cat(values), *parts)
@@ -172,6 +177,7 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     """The states at `times`, with what is known in its place."""
     device = leaves(x)[0].device
     ending = _ending(process, solver)
+    ask, ask_at_the_end = predict.of(solver), predict.of(ending)
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
@@ -179,15 +185,18 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     yield x
     for t, s in itertools.pairwise(grid):
         if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
-            x = solver.step(process, predict, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
+            x = solver.step(process, ask, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
             t = 1 - _HANDOVER
         if t < s:
-            x = predict.keep((ending if s == 1 else solver).step(process, predict, x, t * ones, s * ones, rng=rng), s * ones)
+            step, output = (ending.step, ask_at_the_end) if s == 1 else (solver.step, ask)
+            x = predict.keep(step(process, output, x, t * ones, s * ones, rng=rng), s * ones)
         yield x
 
 
 def _ending(process: MarkovProcess, solver: Solver) -> Solver:
-    """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do."""
+    """Who takes the last step into t = 1: nobody there may look at t = 1, and methods of higher order do, unless they say so."""
+    if solver.finishes:
+        return solver
     if process.supports("finish"):
         return Finish()
     return solver if solver.order == 1 else solvers.get("euler")

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 
+_HALVINGS = 54
+
 
 class Schedule(ABC):
     """The coefficients alpha, sigma and kappa of a path, as functions of times `t` of any shape.
@@ -82,6 +84,20 @@ class Schedule(ABC):
         """(kappa_s - kappa_t) / (1 - kappa_t), the probability that noise at `t` is data at the later time `s`."""
         sigma_t = self.sigma(t)
         return (sigma_t - self.sigma(s)) / sigma_t
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        """The time at which a falling sigma has the given values, float64, by bisection.
+
+        Example:
+            >>> Cosine().time_at(Cosine().sigma(torch.tensor([0.0, 0.25, 1.0])))
+            tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
+        """
+        low, high = torch.zeros_like(sigma, dtype=torch.float64), torch.ones_like(sigma, dtype=torch.float64)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            early = self.sigma(middle) > sigma
+            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+        return torch.where(sigma <= 0, 1.0, torch.where(sigma >= 1, 0.0, (low + high) / 2))
 
 
 @dataclass(frozen=True)

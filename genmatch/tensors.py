@@ -6,6 +6,7 @@ shape (B,): schedules lose digits in float32.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from genmatch.errors import GenmatchError
 
 State = Any
 """A tensor of shape (B, ...), or a dictionary of states."""
+
+_PORTION, _PIECE, _BLOCK = 2**22, 2**18, 256
+"""Values that are read at a time, that are worked on at a time, and whose weights are summed up at a time."""
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
@@ -78,10 +82,14 @@ def check_times(t: Tensor, n: int, name: str = "t") -> Tensor:
     return t.to(torch.float64)
 
 
+def uniforms(like: Tensor, *, rng: torch.Generator | None) -> Tensor:
+    """A number in [0, 1) for each coordinate, float64: float32 ones are wrong by 1 % for a probability of 1e-6."""
+    return torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=rng)
+
+
 def bernoulli(probability: Tensor, like: Tensor, *, rng: torch.Generator | None) -> Tensor:
-    """Independent coins of shape `like.shape`, with float64 uniforms: float32 ones are wrong by 1 % at 1e-6."""
-    uniform = torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=rng)
-    return uniform < probability
+    """Independent coins of shape `like.shape`."""
+    return uniforms(like, rng=rng) < probability
 
 
 def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
@@ -92,9 +100,94 @@ def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
     Raises:
         GenmatchError: if a row has no law, because of a NaN or of nothing but -inf.
     """
-    cumulative = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).cumsum(-1, dtype=torch.float64)
-    if bool(cumulative[:, -1].isnan().any()):
+    return _invert(logits, uniforms(logits[:, 0], rng=rng))
+
+
+class Indexed(ABC):
+    """What answers `logits[mask]` and `logits.shape` as a tensor of logits, (B, *shape, S), would."""
+
+    shape: torch.Size
+
+    @abstractmethod
+    def __getitem__(self, where: Tensor) -> Tensor:
+        """The logits at the coordinates with a True in `where`, (B, *shape), in order, (N, S)."""
+
+    @abstractmethod
+    def expect(self, where: Tensor) -> None:
+        """Says that the coordinates at `where` will be read, some at a time."""
+
+
+def read(logits: Tensor | Indexed, where: Tensor, function: Callable[..., Tensor], *others: Tensor) -> Tensor:
+    """A function of the logits at the coordinates with a True in `where`, (N,), in order; a few at a time, which bounds the memory.
+
+    Args:
+        logits: (B, *shape, S).
+        where: which coordinates, (B, *shape).
+        function: takes logits (n, S), and the values of `others` there, (n,) each, and returns (n,).
+        others: more about each coordinate, (B, *shape).
+    """
+    if isinstance(logits, Indexed):
+        logits.expect(where)
+    size = max(1, _PIECE // logits.shape[-1])
+
+    def pieces(*values: Tensor) -> list[Tensor]:
+        return [function(*piece) for piece in zip(*(value.split(size) for value in values), strict=True)]
+
+    results = [pieces(logits[part], *(other[part] for other in others)) for part in portions(where, max(1, _PORTION // logits.shape[-1]))]
+    return torch.cat([piece for pieces in results for piece in pieces])
+
+
+def portions(where: Tensor, size: int) -> list[Tensor]:
+    """Masks that together are `where`, in order, each of at most `size` coordinates; `where` itself if it has no more."""
+    places = where.flatten().nonzero().squeeze(-1)
+    if len(places) <= size:
+        return [where]
+    return [torch.zeros_like(where).flatten().index_fill_(0, some, True).view_as(where) for some in places.split(size)]
+
+
+def draw_where(logits: Tensor | Indexed, where: Tensor, uniform: Tensor) -> Tensor:
+    """One index for each coordinate with a True in `where`, in order, (N,).
+
+    Each coordinate has a uniform of its own, used or not, so that what one sample draws does not depend on how many tokens
+    the others draw.
+
+    Args:
+        logits: unnormalised log probabilities, (B, *shape, S).
+        where: which coordinates, (B, *shape).
+        uniform: numbers in [0, 1), (B, *shape), from `uniforms`.
+
+    Raises:
+        GenmatchError: if a coordinate has no law, because of a NaN or of nothing but -inf.
+
+    Example:
+        >>> draw_where(torch.tensor([[[0.0, -torch.inf], [0.0, 0.0]]]), torch.tensor([[True, True]]), torch.tensor([[0.9, 0.9]]))
+        tensor([0, 1])
+    """
+    return read(logits, where, _invert, uniform)
+
+
+def _invert(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The index at which the distribution function of softmax(logits), (N, S), passes `uniform`, (N,).
+
+    Weights are summed up in float64: first over blocks, and then inside the block in which the sum passes.
+    """
+    n, size = logits.shape
+    width = min(size, _BLOCK)
+    blocks = -(-size // width)
+    weights = torch.zeros(n, blocks * width, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+    weights[:, :size] = logits.detach()
+    weights[:, :size].sub_(logits.detach().amax(-1, keepdim=True)).exp_()
+    weights = weights.view(n, blocks, width)
+    sums = weights.sum(-1, dtype=torch.float64).cumsum(-1)
+    if bool(sums[:, -1].isnan().any()):
         raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
-    uniform = torch.rand((len(logits), 1), dtype=torch.float64, device=logits.device, generator=rng)
-    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return index.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    goal = uniform.double().unsqueeze(-1) * sums[:, -1:]
+    block = _passes(sums, goal)
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)), 0)
+    inside = weights[torch.arange(n, device=logits.device), block.squeeze(-1)].cumsum(-1, dtype=torch.float64)
+    return (block * width + _passes(inside, goal - before)).squeeze(-1)
+
+
+def _passes(sums: Tensor, goal: Tensor) -> Tensor:
+    """Where growing sums, (N, K), first pass a goal, (N, 1); where they reach their end, if rounding has put the goal beyond it."""
+    return torch.minimum(torch.searchsorted(sums, goal, right=True), torch.searchsorted(sums, sums[:, -1:].contiguous()))

@@ -10,7 +10,7 @@ from torch import Tensor
 from genmatch.checks.base import Finding, Tally, check
 from genmatch.checks.statistics import z_score
 from genmatch.checks.subject import Subject, cast, flat, take, times
-from genmatch.models import check_output
+from genmatch.outputs import check_output
 from genmatch.tensors import State, leaves, tree_map
 
 _N = 8
@@ -69,7 +69,7 @@ def shapes(subject: Subject) -> Finding:
     tally, process = Tally(tolerance=0.0), subject.process
     for dtype in (torch.float32, torch.float64):
         calls = _Calls(subject, dtype)
-        check_output(process, calls.output, _N)
+        check_output(process.output_shape, calls.output, _N)
         tally.add(float(not _alike(calls.output, calls.x, dtypes_only=True)), f"{dtype}: dtype of natural(target), {_describe(calls.output)}")
         for name, draw in calls.draws().items():
             state = draw(subject.rng("shapes", name))

@@ -18,13 +18,15 @@ class Conditioning(nn.Module):
         width: of the vector.
         labels: number of classes of each label by name; the index `classes` itself stands for "not given".
         frequencies: number of Fourier frequencies of the time.
+        timed: whether the time is told at all.
     """
 
-    def __init__(self, width: int, labels: Mapping[str, int] | None = None, frequencies: int = 16) -> None:
+    def __init__(self, width: int, labels: Mapping[str, int] | None = None, frequencies: int = 16, *, timed: bool = True) -> None:
         super().__init__()
+        self.width = width
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000.0), frequencies)), persistent=False)
-        self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)) if timed else None
         self.classes = dict(labels or {})
         self.labels = nn.ModuleDict({name: nn.Embedding(classes + 1, width) for name, classes in self.classes.items()})
 
@@ -36,8 +38,10 @@ class Conditioning(nn.Module):
         """
         if extra := sorted(set(condition) - set(self.labels)):
             raise GenmatchError(f"this network is conditioned on {sorted(self.labels) or 'nothing'}, got {extra}; build it with `labels={{name: classes}}`.")
-        angles = t.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies
-        vector = self.time(torch.cat([angles.sin(), angles.cos()], -1))
+        vector = self.frequencies.new_zeros(len(t), self.width)
+        if self.time is not None:
+            angles = t.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies
+            vector = self.time(torch.cat([angles.sin(), angles.cos()], -1))
         for name, classes in self.classes.items():
             absent = torch.full(t.shape, classes, device=t.device)
             vector = vector + self.labels[name](condition.get(name, absent))

@@ -29,6 +29,8 @@ class Transformer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         labels: number of classes of each label that the network is conditioned on, by name.
+        timed: whether the network is told the time. A masked state says by itself how far it is, and a network that knows
+            nothing else is declared `time_free`: what it said of a state need not be computed twice.
 
     Raises:
         GenmatchError: for a space of a kind of its own, if the output shape does not give each position the same number of
@@ -52,12 +54,14 @@ class Transformer(nn.Module):
         heads: int = 4,
         labels: Mapping[str, int] | None = None,
         condition_width: int = 64,
+        timed: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
         self.embed = position_embedding(space, width)
-        self.condition = Conditioning(condition_width, labels)
+        self.condition = Conditioning(condition_width, labels, timed=timed)
+        self.time_free = not timed
         self.blocks = nn.ModuleList(_Block(width, heads, condition_width) for _ in range(depth))
         self.last = Modulation(width, condition_width)
         self.heads = position_heads(space, output_shape, width)

@@ -34,7 +34,7 @@ from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import bernoulli, draw_categorical, expand
+from genmatch.tensors import bernoulli, draw_categorical, draw_where, expand, uniforms
 
 
 class Mixture(TokenPath):
@@ -91,6 +91,18 @@ class Mixture(TokenPath):
         sigma, kappa = (c.reshape(-1, *[1] * x.dim()) for c in (self.schedule.sigma(t), self.schedule.kappa(t)))
         return sigma * self.source_prob(x).unsqueeze(-1) + kappa * (x.unsqueeze(-1) == values)
 
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`, whatever the data: a token is kept with probability kappa_t / kappa_s.
+
+        Args:
+            x: states at `s`, (B, *shape).
+            s: times in (0, 1], (B,).
+            t: times in [0, s], (B,).
+            rng: source of randomness.
+        """
+        kept = bernoulli(expand(self.schedule.kappa(t) / self.schedule.kappa(s), x), x, rng=rng)
+        return torch.where(kept, x, self._source(len(x), rng).to(x.device))
+
     def token_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         sigma, kappa = (c.reshape(-1, *[1] * (x.dim() - 1)) for c in (self.schedule.sigma(t), self.schedule.kappa(t)))
         return sigma * self.source_prob(x) + kappa * (x == x1)
@@ -109,6 +121,7 @@ class MixtureRates(Rates):
 
     def __init__(self, path: Mixture) -> None:
         self.path = path
+        self.redrawing = path.schedule
 
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
         return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), TokenLaw(logits))
@@ -117,7 +130,7 @@ class MixtureRates(Rates):
         """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
         probability = expand(self.path.schedule.jump_probability(t, s), x)
         jumps = bernoulli(probability, x, rng=rng) & self.path.is_noise(x)
-        return x.masked_scatter(jumps, draw_categorical(logits[jumps], rng=rng))
+        return x.masked_scatter(jumps, draw_where(logits, jumps, uniforms(x, rng=rng)))
 
     def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The larger rate of the two ends: w is monotone for every schedule."""
@@ -130,6 +143,8 @@ class ReversalRates(Rates):
 
     def __init__(self, path: Mixture) -> None:
         self.path = path
+        # Among masks there is nowhere to jump.
+        self.redrawing = path.schedule if path.space.mask else None
 
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
         path, schedule = self.path, self.path.schedule
@@ -153,7 +168,7 @@ class ReversalRates(Rates):
         """
         path, schedule = self.path, self.path.schedule
         touched = bernoulli(expand(schedule.jump_probability(t, s) / schedule.kappa(s), x), x, rng=rng) & path.is_noise(x)
-        token = x.masked_scatter(touched, draw_categorical(logits[touched], rng=rng))
+        token = x.masked_scatter(touched, draw_where(logits, touched, uniforms(x, rng=rng)))
         prior = expand(schedule.sigma(t), x) * path.source_prob(x)
         renewal = expand(schedule.sigma(s), x) * torch.where(token == x, prior / (prior + expand(schedule.kappa(t), x)), 1)
         renewed = touched & bernoulli(renewal, x, rng=rng)

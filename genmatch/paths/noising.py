@@ -28,7 +28,7 @@ from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import AveragedRates, TablePath
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import draw_categorical, expand
+from genmatch.tensors import draw_categorical, draw_where, expand, uniforms
 
 
 class Noising(TablePath):
@@ -99,7 +99,7 @@ class ChainReversal(AveragedRates):
 
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Draws z from the posterior, and X_s from q(x_s | x_t, z): exact for one token, from t = 0 and up to s = 1."""
-        z = draw_categorical(logits[torch.ones_like(x, dtype=torch.bool)], rng=rng)
+        z = draw_where(logits, torch.ones_like(x, dtype=torch.bool), uniforms(x, rng=rng))
         later, row = s.unique(return_inverse=True)
         durations, step = (self.path.clock(t) - self.path.clock(s)).unique(return_inverse=True)
         step, row = (expand(index, x).expand_as(x).flatten() for index in (step, row))

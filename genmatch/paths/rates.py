@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
+from genmatch.schedules import Schedule
 
 
 class Rates(ABC):
@@ -19,6 +20,9 @@ class Rates(ABC):
 
     t_min: float = 0.0
     """The earliest time at which the rates are finite."""
+
+    redrawing: Schedule | None = None
+    """The schedule by which a coordinate that can be noise is redrawn from its posterior, where that is all that ever happens to it."""
 
     stationary: bool = False
     """Whether the rates leave every p_t as it is: a corrector."""

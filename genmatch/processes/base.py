@@ -40,6 +40,9 @@ class MarkovProcess(ABC):
     kinds: frozenset[str]
     """What the generator is made of: a subset of "drift", "geodesic drift", "brownian" and "jump". Solvers ask for it."""
 
+    sparse: bool = False
+    """Whether `transition`, `finish` and `posterior` read a network's output only as `output[mask]` and `output.shape`."""
+
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
 

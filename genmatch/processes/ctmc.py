@@ -24,7 +24,8 @@ from genmatch.paths.base import Path
 from genmatch.paths.tokens import TokenPath
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
-from genmatch.tensors import draw_categorical, expand
+from genmatch.schedules import Schedule
+from genmatch.tensors import draw_where, expand, uniforms
 
 _START = 1e-3
 
@@ -65,6 +66,8 @@ class CTMC(PosteriorProcess):
         if self.rates not in path.rates:
             raise unknown("kind of rates", str(rates), list(path.rates))
         self._rates = path.rates[self.rates]
+        # Anything but the posterior itself is converted, as a whole.
+        self.sparse = prediction == "posterior"
         # Where kappa = 0 a score is that of the noise, whatever the data.
         self.t_min = max(_START if prediction == "score" else 0.0, self._rates.t_min)
         self.stationary = self._rates.stationary
@@ -82,6 +85,40 @@ class CTMC(PosteriorProcess):
             kind: "posterior", "cavity" or "score".
         """
         return convert(output, x, t, self.path, self.prediction, kind)
+
+    def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Logits of p(x1_j = v given x), (B, *shape, V)."""
+        return self.predict(output, x, t, "posterior")
+
+    def cavity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Logits of p(x1_j = v given the other tokens of x), (B, *shape, V), from an output at `x`; for masks, where x is the mask only."""
+        return self.predict(output, x, t, "cavity")
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Where a token can be noise, (B, *shape); elsewhere it is data, and stays."""
+        return self.path.is_noise(x)
+
+    def masked(self, x: Tensor) -> Tensor:
+        """Where a token is the mask, (B, *shape): noise that no token of the data is taken for."""
+        return x == self.path.space.mask_id
+
+    def hidden(self, x: Tensor, where: Tensor) -> Tensor:
+        """The states without what they say at `where`, (B, *shape): masked there, if there is a mask."""
+        space = self.path.space
+        return x.masked_fill(where, space.mask_id) if space.mask else x
+
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`, with no network, on a mixture path."""
+        return self.path.renoise(x, s, t, rng=rng)  # type: ignore[attr-defined]
+
+    @property
+    def redrawing(self) -> Schedule:
+        """The schedule by which tokens that can be noise are redrawn from their posterior, where the rates do no more than that."""
+        if self._rates.redrawing is None:
+            raise GenmatchError(
+                f"the {self.rates} rates of {self.path} do more than redraw tokens from their posterior; use rates='mixture' on a mixture path."
+            )
+        return self._rates.redrawing
 
     def natural(self, target: Tensor) -> Tensor:
         self._needs_no_state("natural")
@@ -120,13 +157,20 @@ class CTMC(PosteriorProcess):
     def finish(self, output: Tensor, x: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Every token that can be noise becomes a draw from its posterior."""
         noise = self.path.is_noise(x)
-        return x.masked_scatter(noise, draw_categorical(self.predict(output, x, t, "posterior")[noise], rng=rng))
+        return x.masked_scatter(noise, draw_where(self.posterior(output, x, t), noise, uniforms(x, rng=rng)))
 
     def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return self._rates.bound(x, t, s)
 
     def supports(self, ability: str) -> bool:
-        return {"transition": self._rates.has_transition, "intensity_bound": self._rates.has_bound}.get(ability, super().supports(ability))
+        known = {
+            "transition": self._rates.has_transition,
+            "intensity_bound": self._rates.has_bound,
+            "redrawing": self._rates.redrawing is not None,
+            "masked": self.path.space.mask,
+            "renoise": hasattr(self.path, "renoise"),
+        }
+        return known[ability] if ability in known else super().supports(ability)
 
     def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Of the true and the predicted log scores, each coordinate, (B, *shape)."""

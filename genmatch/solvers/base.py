@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State
 
 Predict = Callable[[State, Tensor], State]
-"""The network with its conditions bound: states and times, (B,), to outputs."""
+"""The network with its conditions bound: states and times, (B,), to outputs, or to lazy ones for a `sparse` solver and process."""
 
 EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"})
 
@@ -25,15 +24,18 @@ EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"
 class Solver(ABC):
     """One way to simulate a process.
 
-    Class attributes are declarations: `order` is the global order of convergence in the step (infinite if there is no error), `calls` the number of network
-    calls a step (0 if adaptive), `kinds` the kinds of generator terms that it can simulate, `needs` the optional methods of
-    the process that it uses.
+    Class attributes are declarations: `order` is the global order of convergence in the step (0 if the error does not fall
+    with the step, infinite if there is none), `calls` the number of network calls a step (0 if adaptive), `kinds` the kinds of generator terms that it
+    can simulate, `needs` the optional methods of the process that it uses. A solver that `finishes` takes the last step into
+    t = 1 itself. One that is `sparse` reads outputs only as `output[mask]`, itself or by `transition`, `finish` and `posterior`.
     """
 
-    order: ClassVar[float]
-    calls: ClassVar[int]
-    kinds: ClassVar[frozenset[str]] = EVERY_KIND
-    needs: ClassVar[tuple[str, ...]] = ()
+    order: float
+    calls: int
+    kinds: frozenset[str] = EVERY_KIND
+    needs: tuple[str, ...] = ()
+    finishes: bool = False
+    sparse: bool = False
 
     @abstractmethod
     def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
@@ -45,7 +47,7 @@ class Solver(ABC):
             x: states, (B, ...).
             t: the present time in [0, 1), float64, (B,).
             s: the next time. The last step, to s = 1, is taken by `simulate` with the process's `finish`, where there is
-                one: a solver never evaluates a generator at t = 1.
+                one and the solver does not finish by itself: a solver never evaluates a generator at t = 1.
             rng: source of randomness.
         """
 

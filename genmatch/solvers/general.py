@@ -16,6 +16,7 @@ class Exact(Solver):
     order = 1
     calls = 1
     needs = ("transition",)
+    sparse = True
 
     def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         return process.transition(predict(x, t), x, t, s, rng=rng)
@@ -37,6 +38,7 @@ class Finish(Solver):
     order = 1
     calls = 1
     needs = ("finish",)
+    sparse = True
 
     def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         return process.finish(predict(x, t), x, t, rng=rng)

@@ -1,0 +1,123 @@
+r"""Outputs that are computed where they are read.
+
+A step of tokens decides first which positions jump, and reads the network's logits only there: `output[jumps]`. A lazy
+output answers that expression as a tensor would. It runs the network on the samples with a position in the mask, and, if
+the network splits itself into `features(x, t, **condition)` and `head(features)`, the head on the masked positions alone:
+a head over V tokens costs as much as the jumps that happen, not as steps x L x V. What is read does not know of this.
+
+For a network whose output does not depend on the time, `model.time_free = True`, what was found for a state is used again
+while the sample stays in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+from genmatch.outputs import check_output
+from genmatch.tensors import Indexed
+
+Model = Callable[..., Any]
+
+
+class Reader:
+    """A network that is asked for parts of its outputs.
+
+    Args:
+        model: the network; with `features` and `head`, or without.
+        condition: keyword arguments of the network, one entry a sample.
+        shape: of one output, (*shape, V).
+        time_dtype: what times are given to the network in.
+
+    Attributes:
+        calls: network calls of each sample, (B,), once there was one.
+    """
+
+    def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
+        self.model, self.condition, self.shape, self.time_dtype = model, condition, tuple(shape), time_dtype
+        self.split = callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))
+        self.time_free = bool(getattr(model, "time_free", False))
+        self.calls: Tensor | None = None
+        self._last: Lazy | None = None
+
+    def read(self, x: Tensor, t: Tensor) -> Lazy:
+        """The output at states `x`, (B, *shape), and times `t`, (B,), of which nothing is computed yet."""
+        output = Lazy(self, x, t)
+        if self.time_free:
+            if self._last is not None:
+                output.adopt(self._last)
+            self._last = output
+        return output
+
+    def run(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """What the network knows of the samples with a True in `rows`: their features, or their outputs."""
+        if self.calls is None:
+            self.calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.calls += rows
+        every = bool(rows.all())
+        x, t = (x, t) if every else (x[rows], t[rows])
+        condition = self.condition if every else {name: value[rows] for name, value in self.condition.items()}
+        known = (self.model.features if self.split else self.model)(x, t.to(self.time_dtype), **condition)  # type: ignore[attr-defined]
+        if not self.split:
+            check_output(self.shape, known, len(x))
+            return known.flatten(1, -2)
+        places = math.prod(self.shape[:-1])
+        if not isinstance(known, Tensor) or known.dim() != 3 or known.shape[:2] != (len(x), places):
+            found = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
+            raise GenmatchError(f"`features` of the model must have shape (B, L, width) = ({len(x)}, {places}, width), got {found}; one row a token.")
+        return known
+
+    def logits(self, known: Tensor) -> Tensor:
+        """The outputs, (N, V), from what is known of N positions.
+
+        Raises:
+            GenmatchError: if the head does not return them.
+        """
+        if not self.split:
+            return known
+        logits = self.model.head(known)  # type: ignore[attr-defined]
+        if tuple(logits.shape) != (len(known), self.shape[-1]):
+            raise GenmatchError(f"`head` must return {(len(known), self.shape[-1])} from the features of {len(known)} positions, got {tuple(logits.shape)}.")
+        return logits
+
+
+class Lazy(Indexed):
+    """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `Reader.read`."""
+
+    def __init__(self, reader: Reader, x: Tensor, t: Tensor) -> None:
+        self._reader, self._x, self._t = reader, x, t
+        self.shape = torch.Size((len(x), *reader.shape))
+        self._known: Tensor | None = None
+        # Where in `_known` the sample is, or -1.
+        self._place = torch.full((len(x),), -1, device=x.device)
+
+    def __getitem__(self, where: Tensor) -> Tensor:
+        """The logits at the coordinates with a True in `where`, in order, (N, V)."""
+        self.expect(where)
+        row, position = where.flatten(1).nonzero(as_tuple=True)
+        if self._known is None:
+            return torch.empty(0, self.shape[-1], device=where.device)
+        return self._reader.logits(self._known[self._place[row], position])
+
+    def expect(self, where: Tensor) -> None:
+        """Runs the network on the samples with a True in `where` that it has not seen."""
+        self._learn(where.flatten(1).any(-1) & (self._place < 0))
+
+    def adopt(self, other: Lazy) -> None:
+        """Takes over what `other` knows of samples that are still in the same state."""
+        if other._known is not None and len(other._x) == len(self._x):
+            same = (other._x == self._x).flatten(1).all(-1) & (other._place >= 0)
+            self._known, self._place = other._known[other._place[same]], torch.where(same, same.cumsum(0) - 1, -1)
+
+    def _learn(self, rows: Tensor) -> None:
+        if not bool(rows.any()):
+            return
+        known = self._reader.run(self._x, self._t, rows)
+        start = 0 if self._known is None else len(self._known)
+        self._place = torch.where(rows, start + rows.cumsum(0) - 1, self._place)
+        self._known = known if start == 0 else torch.cat([self._known, known])  # type: ignore[list-item]

@@ -1,0 +1,97 @@
+r"""Solvers that take tokens back: known tokens become noise again with a small probability and are drawn anew.
+
+With kappa the probability of data and sigma_r the probability of a remask, at most min(1, (1 - kappa_s) / kappa_t),
+
+    a known token     becomes the mask with probability sigma_r,
+    a masked one      is revealed with probability (kappa_s - (1 - sigma_r) kappa_t) / (1 - kappa_t).
+
+Given the data this carries p_t to p_s exactly for every sigma_r, as the plain step does. With an exact network it only adds
+errors of a step; it helps a network that errs, whose wrong tokens are then not final.
+
+The same for any source: with probability k a token takes the ordinary step, and otherwise the draw of the data that the
+prediction leads to is noised to s (k = 1 - sigma_r / (1 - kappa_s) for masks).
+
+Sources: "Remasking Discrete Diffusion Models with Inference-Time Scaling" (Wang et al., 2025), https://arxiv.org/abs/2503.00307;
+"The Diffusion Duality, Chapter II: Psi-Samplers and Efficient Curriculum" (ICLR 2026).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError, unknown
+from genmatch.processes.base import MarkovProcess
+from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.chains import JUMP, chain_of, redraw
+from genmatch.tensors import bernoulli, expand, uniforms
+
+_WAYS = ("cap", "rescale")
+
+
+class ReMDM(Solver):
+    """For masks: known tokens are masked again now and then, to be drawn anew; order 0 for a fixed share, one call a step.
+
+    Args:
+        eta: how much is remasked, at least 0; 0 is the exact step.
+        how: "cap", a share of at most `eta` of the known tokens; "rescale", `eta` (at most 1) of the largest share that keeps the law.
+
+    Raises:
+        GenmatchError: if an argument is out of range.
+    """
+
+    order = 0
+    calls = 1
+    kinds = JUMP
+    needs = ("posterior", "masked", "redrawing")
+    sparse = True
+
+    def __init__(self, eta: float = 0.05, how: str = "rescale") -> None:
+        if how not in _WAYS:
+            raise unknown("way to remask", str(how), _WAYS)
+        if not (isinstance(eta, int | float) and 0 <= eta < math.inf) or (how == "rescale" and eta > 1):
+            raise GenmatchError(f"`eta` must be at least 0, and at most 1 for how='rescale', got {eta!r}.")
+        self.eta, self.how = float(eta), how
+
+    def share(self, kappa_t: Tensor, kappa_s: Tensor) -> Tensor:
+        """The probability sigma_r that a known token is masked, (B,)."""
+        most = torch.where(kappa_t > 0, (1 - kappa_s) / kappa_t, 1).clamp(max=1)
+        return self.eta * most if self.how == "rescale" else most.clamp(max=self.eta)
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        chain = chain_of(process)
+        kappa_t, kappa_s = chain.redrawing.kappa(t), chain.redrawing.kappa(s)
+        share, masked, coin = self.share(kappa_t, kappa_s), chain.masked(x), uniforms(x, rng=rng)
+        reveal = masked & (coin < expand((kappa_s - (1 - share) * kappa_t) / (1 - kappa_t), coin))
+        known = redraw(x, reveal, chain.posterior(predict(x, t), x, t), rng)
+        return chain.hidden(known, ~masked & (coin < expand(share, coin)))
+
+
+class Psi(Solver):
+    """Each token takes the ordinary step, or is drawn from its posterior and noised again; order 0 for a fixed share, one call a step.
+
+    Args:
+        keep: the probability k of the ordinary step, in [0, 1].
+
+    Raises:
+        GenmatchError: if `keep` lies elsewhere.
+    """
+
+    order = 0
+    calls = 1
+    kinds = JUMP
+    needs = ("transition", "finish")
+    sparse = True
+
+    def __init__(self, keep: float = 0.95) -> None:
+        if not (isinstance(keep, int | float) and 0 <= keep <= 1):
+            raise GenmatchError(f"`keep` must be a probability in [0, 1], got {keep!r}; 1 is the exact step.")
+        self.keep = float(keep)
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        output = predict(x, t)
+        ordinary = process.transition(output, x, t, s, rng=rng)
+        noised = process.path.sample(process.finish(output, x, t, rng=rng), s, rng=rng)
+        return torch.where(bernoulli(torch.tensor(self.keep, device=x.device), x, rng=rng), ordinary, noised)

@@ -1,0 +1,261 @@
+r"""Solvers for masks that reveal chosen positions, one group a network call.
+
+With the mask as source the posterior of a masked token does not depend on time, so a sample is revealed in any order,
+
+    p(x) = prod_i p(x_{j_i} | x_{j_1}, ..., x_{j_{i-1}}),
+
+and revealing one position a call is exact as long as the order is chosen by the state alone. Time only says how many positions
+are known. *First-hitting* takes them in the order in which the path reveals them, which is exact at every time. The others
+reveal the expected number of a step, rounded up, those of the highest score first: the number of masks is right at every time
+of the grid, the law at the end with one position a call, and with more than one the error is that tokens revealed together are
+drawn independently.
+
+A score must not look at the token that it is about to draw. Ranking positions by the probability of the *sampled* token, as
+MaskGIT and LLaDA do, draws likely tokens too often and has the wrong law even with an exact network and one position a call.
+
+Sources: "Masked Diffusion Models are Secretly Time-Agnostic Masked Models" (Zheng et al., ICLR 2025),
+https://arxiv.org/abs/2409.02908 (first-hitting); "Train for the Worst, Plan for the Best" (Kim et al., 2025),
+https://arxiv.org/abs/2502.06768 (margin); "Fast-dLLM" (Wu et al., 2025), https://arxiv.org/abs/2505.22618 (threshold);
+"Accelerated Sampling from Masked Diffusion Models via Entropy Bounded Unmasking" (Ben-Hamu et al., 2025),
+https://arxiv.org/abs/2505.24857.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.processes.base import MarkovProcess
+from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.chains import JUMP, chain_of
+from genmatch.tensors import draw_where, expand, read, uniforms
+
+_NEEDS = ("posterior", "masked", "redrawing")
+
+
+class FirstHitting(Solver):
+    """For masks: each position at the moment in which the path reveals it, one call a position; exact at every time of the grid.
+
+    The number of calls does not depend on the grid: one for each position. Its order is that of a method without error.
+    """
+
+    order = 1
+    calls = 0
+    kinds = JUMP
+    needs = _NEEDS
+    sparse = True
+    finishes = True
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        chain = chain_of(process)
+        u, uniform = uniforms(x, rng=rng), uniforms(x, rng=rng)
+        hit = chain.redrawing.time_at(expand(chain.redrawing.sigma(t), u) * (1 - u))
+        due = chain.masked(x) & (u < expand(chain.redrawing.jump_probability(t, s), u))
+        place = _ranks(-hit.masked_fill(~due, torch.inf))
+        for i in range(int(due.flatten(1).sum(-1).max())):
+            now = due & (place == i)
+            time = torch.where(now.flatten(1).any(-1), (hit * now).flatten(1).sum(-1), t)
+            x = x.masked_scatter(now, draw_where(chain.posterior(predict(x, time), x, time), now, uniform))
+        return x
+
+
+class Reveal(Solver):
+    """Reveals the positions of the highest score first. Subclasses say how many one network call may reveal."""
+
+    order = 0
+    kinds = JUMP
+    needs = _NEEDS
+    sparse = True
+    finishes = True
+
+    def __init__(self, score: str) -> None:
+        if score not in SCORES:
+            raise unknown("score", str(score), list(SCORES))
+        self.score = score
+
+    @abstractmethod
+    def allowed(self, scores: Tensor) -> Tensor:
+        """How many positions one call may reveal, (B,), at least 1, from the scores in falling order, (B, L); -inf where nothing is due."""
+
+    def choose(self, logits: Any, where: Tensor, due: Tensor, ties: Tensor) -> Tensor:
+        """The positions to reveal now, (B, *shape).
+
+        Args:
+            logits: of the posterior, (B, *shape, V).
+            where: the positions to choose from, (B, *shape).
+            due: at most how many in each sample, (B,).
+            ties: random numbers that decide between equal scores, (B, *shape).
+        """
+        scores = SCORES[self.score](logits, where)
+        count = torch.minimum(due, self.allowed(scores.flatten(1).sort(-1, descending=True).values))
+        return where & (_ranks(scores, ties) < expand(count, where))
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        chain, ties, uniform, time = chain_of(process), uniforms(x, rng=rng), uniforms(x, rng=rng), t
+        masks = _count(chain.masked(x))
+        due = (masks * chain.redrawing.jump_probability(t, s) - 1e-9).ceil().long()
+        while True:
+            logits = chain.posterior(predict(x, time), x, time)
+            now = self.choose(logits, chain.masked(x) & expand(due > 0, x), due, ties)
+            x = x.masked_scatter(now, draw_where(logits, now, uniform))
+            due = due - _count(now)
+            if not bool((due > 0).any()):
+                return x
+            # The time at which a path has as many masks as are left.
+            left = _count(chain.masked(x)) / masks.clamp(min=1)
+            time = torch.where(left > 0, chain.redrawing.time_at(chain.redrawing.sigma(t) * left), t)
+
+
+class TopK(Reveal):
+    """For masks: reveals the positions of the highest score; exact with k = 1 for an exact network, whatever the score.
+
+    Args:
+        score: "confidence", "margin", "entropy", "random" or "left-to-right".
+        k: positions a network call; by default all that are due, which is one call a step.
+
+    Raises:
+        GenmatchError: if the score is unknown, or `k` is no positive integer.
+    """
+
+    def __init__(self, score: str = "confidence", k: int | None = None) -> None:
+        super().__init__(score)
+        self.k = None if k is None else positive_integer(k, "k")
+        self.calls = 1 if k is None else 0
+
+    def allowed(self, scores: Tensor) -> Tensor:
+        return torch.full_like(scores[:, 0], scores.shape[1] if self.k is None else self.k, dtype=torch.int64)
+
+
+class Threshold(Reveal):
+    """For masks: reveals every position whose most likely token has at least this probability, and at least one; adaptive.
+
+    Of what is due at the next time of the grid: `steps=1` leaves the number of calls to the rule alone.
+
+    Args:
+        threshold: the probability, in (0, 1].
+
+    Raises:
+        GenmatchError: if `threshold` lies elsewhere.
+    """
+
+    calls = 0
+
+    def __init__(self, threshold: float = 0.9) -> None:
+        super().__init__("confidence")
+        if not (isinstance(threshold, int | float) and 0 < threshold <= 1):
+            raise GenmatchError(f"`threshold` must be a probability in (0, 1], got {threshold!r}.")
+        self.threshold = float(threshold)
+
+    def allowed(self, scores: Tensor) -> Tensor:
+        return (scores >= self.threshold).sum(-1).clamp(min=1)
+
+
+class EntropyBounded(Reveal):
+    """For masks: reveals the most certain positions while sum H - max H of them stays below a bound, and at least one; adaptive.
+
+    That sum bounds what is lost by drawing them independently. Of what is due at the next time of the grid: `steps=1`
+    leaves the number of calls to the rule alone.
+
+    Args:
+        gamma: the bound, nats, at least 0.
+
+    Raises:
+        GenmatchError: if `gamma` is negative.
+    """
+
+    calls = 0
+
+    def __init__(self, gamma: float = 0.1) -> None:
+        super().__init__("entropy")
+        if not (isinstance(gamma, int | float) and gamma >= 0):
+            raise GenmatchError(f"`gamma` must be a number of nats, at least 0, got {gamma!r}.")
+        self.gamma = float(gamma)
+
+    def allowed(self, scores: Tensor) -> Tensor:
+        entropy = -scores
+        # Where nothing is due both are infinite, and their difference is no number: not counted.
+        return (entropy.cumsum(-1) - entropy <= self.gamma).sum(-1).clamp(min=1)
+
+
+def confidence() -> TopK:
+    """For masks: reveals what is due, the positions with the most likely tokens first; one call a step."""
+    return TopK("confidence")
+
+
+def margin() -> TopK:
+    """For masks: reveals what is due, first where the most likely token leads the second by most; one call a step."""
+    return TopK("margin")
+
+
+def entropy() -> TopK:
+    """For masks: reveals what is due, the positions of the least entropy first; one call a step."""
+    return TopK("entropy")
+
+
+def random_order() -> TopK:
+    """For masks: reveals what is due, in random order; one call a step."""
+    return TopK("random")
+
+
+def left_to_right() -> TopK:
+    """For masks: reveals what is due, from left to right; one call a step."""
+    return TopK("left-to-right")
+
+
+def _confidence(log_probs: Tensor) -> Tensor:
+    return log_probs.max(-1).values.exp()
+
+
+def _margin(log_probs: Tensor) -> Tensor:
+    best = log_probs.topk(min(2, log_probs.shape[-1]), -1).values.exp()
+    return best[:, 0] if best.shape[-1] == 1 else best[:, 0] - best[:, 1]
+
+
+def _certainty(log_probs: Tensor) -> Tensor:
+    return torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
+
+
+def _of_logits(function: Callable[[Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """A score of the log posterior, (N, V), as a score of positions, read a few at a time."""
+
+    def score(logits: Any, where: Tensor) -> Tensor:
+        scores = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
+        return scores.masked_scatter(where, read(logits, where, lambda part: function(part.log_softmax(-1, dtype=torch.float64))))
+
+    return score
+
+
+def _of_places(logits: Any, where: Tensor) -> Tensor:
+    places = torch.arange(where[0].numel(), dtype=torch.float64, device=where.device).view(where.shape[1:])
+    return torch.where(where, -places, -torch.inf)
+
+
+def _of_nothing(logits: Any, where: Tensor) -> Tensor:
+    return torch.where(where, 0.0, -torch.inf).double()
+
+
+SCORES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "confidence": _of_logits(_confidence),
+    "margin": _of_logits(_margin),
+    "entropy": _of_logits(_certainty),
+    "random": _of_nothing,
+    "left-to-right": _of_places,
+}
+"""What positions are ranked by: a function of the state alone, (B, *shape), -inf where nothing is asked for."""
+
+
+def _count(where: Tensor) -> Tensor:
+    return where.flatten(1).sum(-1)
+
+
+def _ranks(scores: Tensor, ties: Tensor | None = None) -> Tensor:
+    """The place of each coordinate in the falling order of `scores` in its sample, from 0, (B, *shape); the lesser of `ties` first."""
+    flat = scores.flatten(1)
+    order = torch.arange(flat.shape[1], device=flat.device).expand_as(flat) if ties is None else ties.flatten(1).argsort(-1)
+    order = order.gather(-1, flat.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
+    return order.argsort(-1).view_as(scores)
