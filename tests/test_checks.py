@@ -11,7 +11,7 @@ import genmatch as gm
 from genmatch.checks import CHECKS, CheckResult, Report
 from genmatch.checks.base import Tally, check
 from genmatch.checks.run import LEVELS
-from genmatch.checks.statistics import chi_square_score, derivative, z_score
+from genmatch.checks.statistics import bernstein_score, chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
 from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising
 from genmatch.paths.couplings import OptimalTransport, Sinkhorn
@@ -103,7 +103,7 @@ def test_correct_processes_pass(process, seed):
     assert [result.id for result in report.results] == list(CHECKS)
 
 
-@pytest.mark.parametrize("process", [FLOW, gm.Diffusion(Gaussian((1,))), LAW, gm.Flow(Geodesic(Sphere(1)))], ids=repr)
+@pytest.mark.parametrize("process", [FLOW, gm.Diffusion(Gaussian((1,))), LAW, gm.Flow(Geodesic(Torus(1)))], ids=repr)
 def test_representative_processes_pass_in_full(process):
     report = gm.check_process(process)
     assert report.passed, str(report)
@@ -264,6 +264,16 @@ def test_z_scores_are_standard_normal():
     rng = torch.Generator().manual_seed(0)
     z = torch.stack([z_score(torch.randn(1000, dtype=torch.float64, generator=rng), 1.0) for _ in range(2000)])
     assert abs(float((z**2).mean()) - 1) < 0.15
+
+
+def test_rare_events_are_given_room():
+    """Counts of mean 2 in 20000 draws: the normal law calls ten of them impossible, and they are not."""
+    few, many = torch.full((2, 20_000), -1e-4, dtype=torch.float64)
+    few[:10] += 1
+    many[:40] += 1
+    assert float(z_score(few, 1.0)) > 2.5
+    assert float(bernstein_score(few, 1.0)) < 1.5
+    assert float(bernstein_score(many, 1.0)) > 5
 
 
 def test_chi_square_scores_are_standard_normal():

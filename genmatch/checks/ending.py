@@ -15,11 +15,11 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.paths import mean_of
-from genmatch.checks.statistics import rms, z_score
+from genmatch.checks.statistics import bernstein_score, rms
 from genmatch.checks.subject import Subject, flat, times
 from genmatch.tensors import State
 
-_TIMES = (0.05, 0.5, 0.9)
+_TIMES = (0.05, 0.4, 0.8)
 _LOOK = "`finish`, or `transition` to s = 1, from which it follows"
 
 
@@ -56,17 +56,17 @@ def finish_mean(subject: Subject) -> Finding:
         if process.supports("transition"):
             stepped: State = process.transition(output, x, t, torch.ones_like(t), rng=subject.rng("mean, stepped", fraction))
             for k, f in enumerate(subject.functions()):
-                tally.add(z_score(f(end) - f(stepped), 1.0), f"t = {float(t[0]):.3g}, f[{k}] against `transition`")
+                tally.add(bernstein_score(f(end) - f(stepped), 1.0), f"t = {float(t[0]):.3g}, f[{k}] against `transition`")
     return tally.finding()
 
 
 def _compare_means(subject: Subject, tally: Tally, x: State, found: Tensor, m: Tensor, where: str) -> None:
     """The gap, summed with the weights m, which shows what is too sharp, and with random ones."""
     gap, scale = found - m, rms(m) * m.shape[1]
-    tally.add(z_score((gap * m).sum(1), scale * rms(m)), f"{where}, along m")
+    tally.add(bernstein_score((gap * m).sum(1), scale * rms(m)), f"{where}, along m")
     weights = torch.randn(2, m.shape[1], dtype=torch.float64, generator=subject.rng("finish weights"))
     for k, f in enumerate(subject.functions()):
-        tally.add(z_score(gap @ weights[k % 2] * f(x), scale), f"{where}, f[{k}]")
+        tally.add(bernstein_score(gap @ weights[k % 2] * f(x), scale), f"{where}, f[{k}]")
 
 
 def _needs_an_end(subject: Subject) -> None:

@@ -114,9 +114,9 @@ def path_normalised(subject: Subject) -> Finding:
 def _measured(subject: Subject) -> Finding:
     if subject.path.has_atoms:
         raise Skip("the law has atoms, where a law of known density has none")
-    tally, n, seen = Tally(), subject.num_draws // 2, False
+    tally, n, seen = Tally(), subject.num_draws // 6, False
     for t, i in itertools.product(map(subject.time, _TIMES), range(subject.num_points)):
-        pilot = subject.sample(subject.point(i, 1000), times(t, 1000), rng=subject.rng("pilot", t, i))
+        pilot = subject.sample(subject.point(i, 500), times(t, 500), rng=subject.rng("pilot", t, i))
         try:
             reference = subject.space.reference(pilot)
         except GenmatchError as reason:

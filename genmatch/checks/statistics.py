@@ -33,6 +33,15 @@ def z_score(residual: Tensor, scale: Tensor | float, floor: float = 1e-6) -> Ten
     return residual.mean().abs() / torch.sqrt(variance + (floor * torch.as_tensor(scale) + 1e-12) ** 2)
 
 
+def bernstein_score(residual: Tensor, scale: Tensor | float) -> Tensor:
+    """`z_score` with room for events so rare that the normal law says too little of them.
+
+    By Bernstein's inequality a sum of bounded terms may exceed what the normal law allows by about five of the largest.
+    """
+    beyond = (residual.mean().abs() - 5 * residual.abs().max() / len(residual)).clamp(min=0)
+    return beyond / torch.sqrt(residual.var() / len(residual) + (1e-6 * torch.as_tensor(scale) + 1e-12) ** 2)
+
+
 def rms(value: Tensor) -> Tensor:
     """Root mean square."""
     return (value.double() ** 2).mean().sqrt()
