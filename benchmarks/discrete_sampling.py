@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--solvers", action="store_true", help="also other solvers, of which first-hitting makes a call a position")
     parser.add_argument("--curves", action="store_true", help="also how the time grows with the steps and the vocabulary")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -129,10 +130,9 @@ def main() -> None:
         "forward passes": lambda: case.forward(STEPS),
         "split": lambda: case.sample(case.net),
         "whole": lambda: case.sample(Whole(case.net)),
-        "split, first-hitting": lambda: case.sample(case.net, "first-hitting"),
-        "split, confidence": lambda: case.sample(case.net, "confidence"),
-        "split, analytic-trapezoid": lambda: case.sample(case.net, "analytic-trapezoid"),
     }
+    if options.solvers:
+        runs |= {f"split, {name}": lambda name=name: case.sample(case.net, name) for name in ("confidence", "analytic-trapezoid", "first-hitting")}
     if (peer := case.peer()) is not None:
         runs["flow_matching"] = peer
     times = medians(runs, options.repeats)
