@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from genmatch import checks, data, destinations, generators, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
+    from genmatch.likelihood import elbo, log_likelihood
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
     from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
@@ -30,6 +31,8 @@ _HOMES = {
     "check_process": "checks",
     "check_solver": "checks",
     "conditional_generator": "marginal",
+    "elbo": "likelihood",
+    "log_likelihood": "likelihood",
     "marginal_generator": "marginal",
     "oracle": "marginal",
     "sample": "sampling",
@@ -52,7 +55,9 @@ __all__ = [
     "conditional_generator",
     "data",
     "destinations",
+    "elbo",
     "generators",
+    "log_likelihood",
     "marginal_generator",
     "nn",
     "oracle",

@@ -77,7 +77,7 @@ def simulate(
     """
     process.space.validate(x0, "x0")
     times, chosen = _grid(times), solvers.resolve(process, solver)
-    predict = Predictor(process, model, _conditions(condition, batch_size(x0)))
+    predict = Predictor(process, model, conditions_for(condition, batch_size(x0)))
     with torch.no_grad(), evaluating(model):
         states = [x0, *_walk(process, chosen, predict, x0, times, rng)]
     process.space.validate(states[-1], "the simulated state")
@@ -126,7 +126,7 @@ def sample(
     grid = _grid(torch.linspace(0, 1, steps + 1, dtype=torch.float64) if times is None else times)
     if float(grid[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(grid[0]):.6g}; use `gm.simulate` to start later.")
-    chosen, conditions = solvers.resolve(process, solver), _conditions(condition, n)
+    chosen, conditions = solvers.resolve(process, solver), conditions_for(condition, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
     parts = []
@@ -194,7 +194,8 @@ def _grid(times: Any) -> Tensor:
     return grid
 
 
-def _conditions(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
+def conditions_for(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
+    """Keyword arguments for the model, after a check that each has one entry for each of `n` samples."""
     conditions = as_condition(condition)
     for name, value in conditions.items():
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:

@@ -65,6 +65,13 @@ class Product(Path):
     def has_log_prob(self) -> bool:
         return all(path.has_log_prob for path in self.parts.values())
 
+    @property
+    def t_end(self) -> float:  # type: ignore[override]
+        return min(path.t_end for path in self.parts.values())
+
+    def source_nats(self, x1: State, t: float) -> Tensor:
+        return functools.reduce(operator.add, (path.source_nats(x1[name], t) for name, path in self.parts.items()))
+
     def _source(self, n: int, rng: torch.Generator | None) -> State:
         return {name: path.source(n, rng=rng) for name, path in self.parts.items()}
 

@@ -112,6 +112,40 @@ class MarkovProcess(ABC):
         """
         return ((target - output) ** 2).flatten(1).sum(-1)
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether two networks' path measures can be compared: no part drifts without Brownian noise."""
+        return "brownian" in self.kinds or not any("drift" in kind for kind in self.kinds)
+
+    @property
+    def bound(self) -> str:
+        """Whose likelihood `kl_rate` bounds: the family with its rates or its noise."""
+        return repr(self)
+
+    @property
+    def bound_is_tight(self) -> bool:
+        """Whether the bound is the entropy of the data for the exact network: the process is known to be a time reversal."""
+        return False
+
+    def kl_rate(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        """Rate at which the path that leads to `x1` departs from the network's, in nats per unit time, (B,).
+
+        Its integral over time, averaged over states of the path, bounds -log p(x1): by default the divergence `kl` of the
+        conditional generator from that of the output.
+
+        Args:
+            output: the network's output at `x` and `t`.
+            x: states, drawn from the path at `t`.
+            t: times in [t_min, 1), (B,).
+            x1: the data points that the states lead to.
+        """
+        conditional = self.generator(self.natural_at(self.target(x, t, x1), x, t), x, t)
+        return conditional.kl(self.generator(output, x, t), x)
+
+    def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""
+        return self.path.data_nats(x1, t)
+
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         """Draws X_s given X_t = x exactly, if the network's output did not change on [t, s]. Optional.
 
