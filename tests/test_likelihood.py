@@ -9,6 +9,7 @@ import torch
 import genmatch as gm
 from genmatch.likelihood import Likelihood
 from genmatch.paths.base import Path
+from genmatch.paths.visits import smooth_step
 from tests.toys import PREDICTIONS, SCHEDULES, SOURCES, TOKEN_SCHEDULES, GaussianMixture, L, V, full, line, seeded, token_data, token_law
 
 F64 = torch.float64
@@ -16,23 +17,23 @@ token_schedules = pytest.mark.parametrize("schedule", TOKEN_SCHEDULES, ids=str)
 schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 
 
-def nodes(count, panels=1):
-    """Gauss-Legendre on [0, 1], cut into panels."""
+def nodes(count):
+    """Gauss-Legendre on [0, 1], graded towards both ends, where integrands have logarithms."""
     points, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(count))
-    starts = torch.arange(panels, dtype=F64).unsqueeze(-1)
-    return ((starts + (1 + points) / 2) / panels).flatten(), (weights / 2 / panels).repeat(panels)
+    u, slope = smooth_step((1 + points) / 2)
+    return u, weights / 2 * slope
 
 
 def chain(source, rates="mixture", schedule=gm.schedules.CondOT(), prediction="posterior"):  # noqa: B008 (immutable)
     return gm.CTMC(gm.paths.Mixture((L,), V, source=SOURCES[source], schedule=schedule), prediction=prediction, rates=rates)
 
 
-def exact_bound(process, model, data, u, weights, cost=None):
+def exact_bound(process, model, data, u, weights, cost=None, end=1.0):
     """The bound of each data point: the integral over the nodes, the mean over all states of the path. (N,)."""
     states = process.space.enumerate()
     n, s = len(data), len(states)
     pairs, x = data.repeat_interleave(s, 0), states.repeat(n, 1)
-    times, slopes = process.path.warp(u, 0.0, 1.0)
+    times, slopes = process.path.warp(u, 0.0, end)
     total = torch.zeros(n, dtype=F64)
     for t, slope, weight in zip(times.tolist(), slopes.tolist(), weights.tolist(), strict=True):
         output, time = model(states, full(t, s)).repeat(n, *[1] * (states.dim())), full(t, n * s)
@@ -67,14 +68,14 @@ def test_the_warp_is_a_change_of_variable():
 @pytest.mark.parametrize("rates", ["mixture", "reversal"])
 def test_the_mask_bound_of_the_exact_network_is_the_entropy(schedule, rates):
     process, law = chain("mask", rates, schedule), token_law("strong")
-    bound = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(40))
+    bound = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(24))
     assert float(law @ bound) == pytest.approx(entropy(law), abs=1e-10)
     assert process.bound_is_tight
 
 
 def test_the_cross_entropy_without_its_weight_is_no_likelihood():
     process, law = chain("mask"), token_law("strong")
-    loss = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(40), lambda o, x, t, x1: process.divergence(x1, o, x, t))
+    loss = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(24), lambda o, x, t, x1: process.divergence(x1, o, x, t))
     assert float(law @ loss) < 0.8 * entropy(law)
 
 
@@ -82,7 +83,7 @@ def test_the_cross_entropy_without_its_weight_is_no_likelihood():
 @pytest.mark.parametrize("source", ["uniform", "tokens", "positions"])
 def test_the_bound_of_reversal_rates_is_the_entropy_off_the_mask_too(source, prediction):
     process, law = chain(source, "reversal", prediction=prediction), token_law("strong")
-    bound = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(16, panels=12))
+    bound = exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(24))
     assert float(law @ bound) == pytest.approx(entropy(law), abs=1e-6)
     assert process.bound_is_tight
 
@@ -90,7 +91,7 @@ def test_the_bound_of_reversal_rates_is_the_entropy_off_the_mask_too(source, pre
 @pytest.mark.parametrize("source", ["uniform", "tokens"])
 def test_the_bound_of_mixture_rates_is_loose_off_the_mask(source):
     process, law = chain(source), token_law("strong")
-    bound = float(law @ exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(20, panels=4)))
+    bound = float(law @ exact_bound(process, gm.oracle(process, token_data(), law), token_data(), *nodes(24)))
     assert bound > entropy(law) + 0.5
     assert not process.bound_is_tight
 
@@ -102,9 +103,7 @@ def test_tokens_of_equal_rates_have_the_entropy_whatever_the_path():
     noisy = noisy - noisy.diag().diag()
     noising = gm.CTMC(gm.paths.Noising((1,), noisy - noisy.sum(0).diag()))
     metric = gm.CTMC(gm.paths.Metric((1,), vocab_size=V))
-    tight, loose = (
-        float(law @ exact_bound(process, gm.oracle(process, data, law), data, *nodes(20, panels=panels))) for process, panels in ((noising, 8), (metric, 8))
-    )
+    tight, loose = (float(law @ exact_bound(process, gm.oracle(process, data, law), data, *nodes(24))) for process in (noising, metric))
     assert tight == pytest.approx(entropy(law), abs=1e-6)
     assert loose > entropy(law) + 0.02
     assert (noising.bound_is_tight, metric.bound_is_tight) == (True, False)
@@ -131,45 +130,48 @@ def test_rates_have_finite_gradients():
         assert float(output.grad.abs().max()) > 0
 
 
-CASES = [("mask", "mixture"), ("uniform", "mixture"), ("uniform", "reversal"), ("tokens", "reversal")]
+CASES = [("mask", "mixture", 1.0), ("uniform", "mixture", 0.9), ("uniform", "reversal", 0.9), ("tokens", "reversal", 0.9)]
 
 
-@pytest.mark.parametrize(("source", "rates"), CASES)
-def test_the_estimate_agrees_with_the_integral(source, rates):
+def last_step(process, model, data, end):
+    """E[-log p(x1 | X_end)] of each data point, over all states, (N,)."""
+    states = process.space.enumerate()
+    n, s = len(data), len(states)
+    pairs, x, t = data.repeat_interleave(s, 0), states.repeat(n, 1), full(end, n * s)
+    nats = process.finish_nats(model(x, t), x, t, pairs)
+    return (process.path.log_prob(x, t, pairs).exp() * nats).reshape(n, s).sum(-1)
+
+
+@pytest.mark.parametrize(("source", "rates", "end"), CASES)
+def test_the_estimate_agrees_with_the_integral(source, rates, end):
     """With a network that is wrong, and depends on the time: the number of masked tokens must come with the right times."""
     process, data = chain(source, rates, gm.schedules.Cosine(), "cavity"), token_data()
     table = torch.randn(L, V, dtype=F64, generator=seeded(3))
 
     def model(x, t):
-        return (1 + 2 * t.reshape(-1, 1, 1)) * (table + torch.nn.functional.one_hot(x, V + 1)[..., :V]).double()
+        return (1 - t.reshape(-1, 1, 1)) * (table + torch.nn.functional.one_hot(x, V + 1)[..., :V]).double()
 
-    exact = exact_bound(process, model, data, *nodes(20, panels=8))
-    bound = gm.elbo(process, model, data, draws=128, t_end=1.0, seed=0)
+    exact = exact_bound(process, model, data, *nodes(24), end=end)
+    exact += last_step(process, model, data, end) if end < 1 else 0
+    bound = gm.elbo(process, model, data, draws=64, t_end=end, seed=0)
     z = (bound.nats - exact) / bound.standard_error
     assert float(z.abs().max()) < 4.5, z
     assert abs(bound.mean - float(exact.mean())) < 4 * bound.mean_error
-    assert bound.mean_error < 0.05
     assert bound.nats.shape == bound.standard_error.shape == (64,)
     # A wrong weight would be seen.
-    assert abs(bound.mean - 1.1 * float(exact.mean())) > 4 * bound.mean_error
+    assert abs(bound.mean - 1.15 * float(exact.mean())) > 4 * bound.mean_error
+    again = gm.elbo(process, model, data, draws=64, t_end=end, seed=0)
+    assert torch.equal(bound.nats, again.nats)
 
 
 def test_the_last_step_is_the_networks_own():
     """Ended early, the bound has the cross-entropy of the last step instead of the rest of the integral: more, for an exact network."""
     process, law, end = chain("uniform", "reversal"), token_law("strong"), 0.8
-    model, data, states = gm.oracle(process, token_data(), law), token_data(), process.space.enumerate()
-    t, pairs = full(end, len(states)), token_data().repeat_interleave(len(states), 0)
-    chance = process.path.log_prob(states.repeat(len(data), 1), full(end, len(pairs)), pairs).exp().reshape(len(data), -1)
-    marginal = (law @ chance).clamp(min=1e-300)
-    # The exact integral up to `end` is the mutual information of the data and the state there.
-    exact = float((law.unsqueeze(-1) * chance * (chance / marginal).clamp(min=1e-300).log()).sum())
-    nats = process.finish_nats(model(states, t).repeat(len(data), 1, 1), states.repeat(len(data), 1), full(end, len(pairs)), pairs)
-    exact += float((law.unsqueeze(-1) * chance * nats.reshape(len(data), -1)).sum())
-    assert exact > entropy(law) + 0.01
-    rows = torch.multinomial(law, 4000, replacement=True, generator=seeded())
-    bound = gm.elbo(process, model, data[rows], draws=16, t_end=end, seed=0)
-    spread = float(bound.nats.std()) / math.sqrt(len(rows))
-    assert abs(bound.mean - exact) < 4 * spread
+    model, data = gm.oracle(process, token_data(), law), token_data()
+    total = exact_bound(process, model, data, *nodes(24), end=end) + last_step(process, model, data, end)
+    assert entropy(law) + 0.01 < float(law @ total) < entropy(law) + 0.3
+    late = exact_bound(process, model, data, *nodes(24), end=0.999) + last_step(process, model, data, 0.999)
+    assert entropy(law) < float(law @ late) < entropy(law) + 1e-3
 
 
 def test_the_number_of_masked_tokens_is_the_better_variable():
@@ -202,7 +204,7 @@ def test_the_bound_of_a_product_is_that_of_all_its_tokens():
     model = gm.oracle(process, {"a": data[:, :1], "b": data[:, 1:]}, law)
     rows = torch.multinomial(law, 500, replacement=True, generator=seeded())
     bound = gm.elbo(process, model, {"a": data[rows, :1], "b": data[rows, 1:]}, draws=32, seed=0)
-    exact = exact_bound(chain("mask"), gm.oracle(chain("mask"), data, law), data, *nodes(40))[rows]
+    exact = exact_bound(chain("mask"), gm.oracle(chain("mask"), data, law), data, *nodes(24))[rows]
     assert abs(bound.mean - float(exact.mean())) < 4 * bound.mean_error
     assert bound.tight
     assert bound.size == 3
@@ -238,13 +240,13 @@ def gaussian_bound(process, mean, std, x1, u, weights):
 def test_the_diffusion_bound_of_gaussian_data_is_the_entropy_of_data_with_the_decoders_noise(schedule):
     process, mean, std = gm.Diffusion(line(schedule)), 0.3, 0.5
     points, chances = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(20))
-    bound = gaussian_bound(process, mean, std, (mean + std * points).unsqueeze(-1), *nodes(60))
+    bound = gaussian_bound(process, mean, std, (mean + std * points).unsqueeze(-1), *nodes(24))
     alpha, sigma = (c(torch.tensor([0.0, process.path.t_end], dtype=F64)) for c in (schedule.alpha, schedule.sigma))
     exact = 0.5 * math.log(2 * math.pi * math.e * float(std**2 + (sigma[1] / alpha[1]) ** 2))
     # Where the path begins with a trace of the data the source is not its law, and the bound pays for that.
     s2, v = process.path.schedule.source_std**2, float(alpha[0] ** 2 * std**2 + sigma[0] ** 2)
     exact += 0.5 * ((v + float(alpha[0]) ** 2 * mean**2) / s2 - 1 - math.log(v / s2))
-    assert float(bound @ chances / chances.sum()) == pytest.approx(exact, abs=1e-9)
+    assert float(bound @ chances / chances.sum()) == pytest.approx(exact, abs=1e-8)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -310,11 +312,11 @@ def test_random_probes_agree_with_the_exact_divergence_and_their_error_falls_as_
     law, process, x1, model = plane()
     exact = gm.log_likelihood(process, model, x1, t_end=0.9, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(exact.log_prob, torch.logsumexp(law._log_joint(x1, 0.9, 0.1), -1), atol=1e-6, rtol=0)
-    few, many = (gm.log_likelihood(process, model, x1, t_end=0.9, probes=n, rtol=1e-3, atol=1e-4, seed=1) for n in (20, 320))
+    few, many = (gm.log_likelihood(process, model, x1, t_end=0.9, probes=n, rtol=1e-3, atol=1e-4, seed=1) for n in (20, 180))
     for found in (few, many):
         assert float(((found.nats - exact.nats) / found.standard_error).abs().max()) < 4
     ratio = (few.standard_error / many.standard_error).log().mean().exp()
-    assert 3.2 < float(ratio) < 4.8, ratio
+    assert 2.3 < float(ratio) < 3.8, ratio
     again = gm.log_likelihood(process, model, x1, t_end=0.9, probes=20, rtol=1e-3, atol=1e-4, seed=1)
     assert torch.equal(few.nats, again.nats)
 
