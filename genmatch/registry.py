@@ -178,6 +178,7 @@ data = Registry(
         "gaussians": "genmatch.data.toys:gaussians",
         "chain": "genmatch.data.toys:chain",
         "airports": "genmatch.data.airports:airports",
+        "text": "genmatch.data.corpus:text",
     },
 )
-"""Functions without arguments that return a `genmatch.data.DataSet`."""
+"""Functions that return a `genmatch.data.DataSet`, without arguments or with one that may follow the name, as in `text:file.txt`."""

@@ -183,7 +183,7 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
 
 
 def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
-    """Draws samples of a run into a file: a picture (.png), or the states as .npy or .safetensors.
+    """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
 
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
@@ -194,6 +194,9 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         ".npy": lambda part, states: _save_array(part, states),
         ".safetensors": lambda part, states: write_tensors(part, {"states": states}),
     }
+    write = data.write
+    if write is not None:
+        writers[".txt"] = lambda part, states: _save_lines(part, write(run.view.decode(states)))
     if out.suffix not in writers:
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
@@ -203,6 +206,10 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
 def _save_array(path: Path, states: Tensor) -> None:
     with path.open("wb") as file:
         np.save(file, states.numpy(), allow_pickle=False)
+
+
+def _save_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _picture(data: DataSet, points: Tensor, path: Path) -> None:

@@ -51,7 +51,7 @@ def test_metrics_can_be_measured_again_from_what_is_on_disk(finished):
     comparison, out, _ = finished
     family = comparison.families[2]
     extractor = runner.make_extractor(comparison.data)
-    row = evaluate(family.points[3], extractor, extractor(comparison.data.test), comparison.data.train)
+    row = evaluate(family.points[3], extractor, extractor(comparison.data.test), comparison.data)
     saved = json.loads((out / "mask" / "nfe-3.json").read_text())
     assert {key: saved[key] for key in row} == row
     model = load_run(out / "mask").model

@@ -72,7 +72,7 @@ def test_class_balance_of_equal_and_single_classes():
 def test_points_without_labels_are_their_own_features():
     data = gm.data.get("checkerboard")
     extractor = make_extractor(data)
-    row = evaluate(data.train, extractor, extractor(data.test), data.train)
+    row = evaluate(data.train, extractor, extractor(data.test), data)
     assert set(row) == {"frechet", "coverage", "nearest_train"}
     assert row["coverage"] > 0.99
 
@@ -87,9 +87,9 @@ def test_the_digits_classifier_knows_digits_and_is_kept(tmp_path):
     assert float((seen.probabilities.argmax(-1) == data.labels[1]).double().mean()) > 0.97
     again = make_extractor(data, path=tmp_path / "classifier.safetensors", epochs=0)
     assert torch.equal(again(data.test).features, seen.features)
-    good = evaluate(data.train, extractor, seen, data.train)
-    noise = evaluate(torch.rand(len(data.train), 1, 8, 8, generator=rng()), extractor, seen, data.train)
-    ones = evaluate(data.train[data.labels[0] == 1], extractor, seen, data.train)
+    good = evaluate(data.train, extractor, seen, data)
+    noise = evaluate(torch.rand(len(data.train), 1, 8, 8, generator=rng()), extractor, seen, data)
+    ones = evaluate(data.train[data.labels[0] == 1], extractor, seen, data)
     assert noise["frechet"] > 10 * good["frechet"]
     assert ones["frechet"] > 10 * good["frechet"]
     assert ones["balance"] < 0.2 < 0.95 < good["balance"]

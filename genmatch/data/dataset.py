@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
@@ -37,6 +38,48 @@ class View:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Where points are compared with each other: vectors of what matters in them.
+
+    Attributes:
+        description: what they are, for the report.
+        of: points, (B, ...), to features, (B, F), float64.
+    """
+
+    description: str
+    of: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of samples that only this kind of data has; a column of the report.
+
+    Attributes:
+        key: its name in results.json.
+        title: the heading of the column.
+        meaning: one line on how to read it.
+        form: a format, such as "{:.1%}".
+        of: points, (B, ...), to the figure.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    form: str
+    of: Callable[[Tensor], float]
+
+
+def flattened(points: Tensor) -> Tensor:
+    """The points themselves as vectors, (B, F), float64."""
+    return points.flatten(1).double()
+
+
+def euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances of flattened points, (N, M), float64."""
+    return torch.cdist(flattened(a), flattened(b))
+
+
+@dataclass(frozen=True)
 class DataSet:
     """Points with a fixed split into training and test, and the views of them.
 
@@ -45,13 +88,23 @@ class DataSet:
         views: the ways to see the points as states; a process takes the first that it fits.
         draw: draws points onto a matplotlib axes.
         labels: labels of the training and of the test points, int64, if they have any; they train the classifier whose
-            features a comparison measures in.
+            features a comparison of images measures in.
+        features: where other points are compared.
+        distance: points (N, ...) and (M, ...) to distances, (N, M): how samples are told from copies of training points.
+        figures: figures of samples that only this kind of data has.
+        write: points to a line of text each, for data that are read rather than looked at.
+        unit: what likelihoods are counted by, such as "character"; none are measured without it.
     """
 
     name: str
     views: tuple[View, ...]
     draw: Callable[[Any, Tensor], None]
     labels: tuple[Tensor, Tensor] | None = None
+    features: Features = Features("the points themselves", flattened)
+    distance: Callable[[Tensor, Tensor], Tensor] = euclidean
+    figures: tuple[Figure, ...] = ()
+    write: Callable[[Tensor], list[str]] | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if not self.views:
