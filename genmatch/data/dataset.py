@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ class DataSet:
     draw: Callable[[Any, Tensor], None]
     labels: tuple[Tensor, Tensor] | None = None
     features: Features = Features("the points themselves", flattened)
-    distance: Callable[[Tensor, Tensor], Tensor] = euclidean
+    distance: Callable[[Tensor, Tensor], Tensor] = field(default_factory=lambda: euclidean)
     figures: tuple[Figure, ...] = ()
     write: Callable[[Tensor], list[str]] | None = None
     unit: str | None = None
