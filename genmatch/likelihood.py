@@ -53,6 +53,8 @@ class Likelihood:
         >>> flat = Likelihood(torch.full((1000,), 2 * math.log(2)), torch.zeros(1000), size=4, bound=False, tight=True, process="flat")
         >>> round(flat.bits_per_coordinate, 4), round(flat.perplexity, 4)
         (0.5, 1.4142)
+        >>> print(flat)
+        1.3863 ± 0.0000 nats a sample, 0.5000 bits a coordinate: exact, up to the solver's error, of flat
     """
 
     nats: Tensor
@@ -100,9 +102,15 @@ class Likelihood:
         """exp(nats a coordinate); with an upper bound, an upper bound too."""
         return math.exp(self.mean / self.size)
 
+    @property
+    def kind(self) -> str:
+        """What the number is, in words: "exact", or which kind of upper bound."""
+        if not self.bound:
+            return "exact, up to the solver's error,"
+        return "tight upper bound" if self.tight else "upper bound that is loose even for the exact network"
+
     def __str__(self) -> str:
-        kind = "" if not self.bound else ", an upper bound that is " + ("tight" if self.tight else "loose even for the exact network")
-        return f"{self.mean:.4f} ± {self.mean_error:.4f} nats a sample, {self.bits_per_coordinate:.4f} bits a coordinate{kind}; {self.process}"
+        return f"{self.mean:.4f} ± {self.mean_error:.4f} nats a sample, {self.bits_per_coordinate:.4f} bits a coordinate: {self.kind} of {self.process}"
 
 
 def elbo(

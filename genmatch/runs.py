@@ -20,13 +20,14 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
 from genmatch.spaces import Categorical, Euclidean, Sphere
-from genmatch.tensors import State
+from genmatch.tensors import State, tree_map
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
@@ -201,6 +202,18 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
     write_atomically(out, lambda part: writers[out.suffix](part, states))
+
+
+def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
+    """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
+
+    Raises:
+        GenmatchError: if the process has neither, or an argument does not fit.
+    """
+    test = tree_map(lambda v: v[: positive_integer(n, "n")], run.view.test)
+    if run.process.has_noise:
+        return elbo(run.process, run.model, test, draws=draws, seed=seed)
+    return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
 
 
 def _save_array(path: Path, states: Tensor) -> None:
