@@ -189,8 +189,7 @@ class _Walk:
         u = _spread(batch_size(self.x1), draws, self.rng).flatten()
 
         def cost(rows: Tensor, x1: State, predict: Predictor) -> Tensor:
-            visit = self.process.path.visit(x1, u[rows], start, end, rng=self.rng)
-            return visit.weight * self.process.kl_rate(predict(visit.x, visit.t), visit.x, visit.t, x1)
+            return self.process.path_nats(predict, x1, u[rows], start, end, rng=self.rng)
 
         return self._chunks(cost, draws)
 

@@ -47,8 +47,7 @@ def elbo(process: MarkovProcess, predict: Predictor, x1: State, rng: torch.Gener
     if not process.has_noise:
         raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
     u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
-    visit = process.path.visit(x1, u, process.t_min, process.path.t_end, rng=rng)
-    return visit.weight * process.kl_rate(_precise(predict(visit.x, visit.t)), visit.x, visit.t, x1)
+    return process.path_nats(lambda x, t: _precise(predict(x, t)), x1, u, process.t_min, process.path.t_end, rng=rng)
 
 
 OBJECTIVES: Mapping[str, Objective] = {"divergence": divergence, "elbo": elbo}

@@ -12,7 +12,7 @@ from genmatch.checks import CHECKS, CheckResult, Report
 from genmatch.checks.base import Tally, check
 from genmatch.checks.statistics import chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
-from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising
+from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Sequential
 from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
 from genmatch.spaces import SO3, Categorical, Sphere, Torus
 from tests.mutants import CHAIN, FLOW, LAW, MASK, METRIC, MUTANTS, Broken, BrokenPath, squared_slope, squared_table
@@ -55,6 +55,8 @@ CORRECT = [
         (Sphere(1), CondOT()), (Sphere(2), CondOT()), (Sphere(3), Polynomial(2)), (Torus(1), CondOT()), (Torus(2), Cosine()), (SO3(), CondOT()),
     )),
     gm.Flow(Geodesic(Sphere(2, dtype=torch.float64))),
+    gm.Autoregressive(Sequential(3, vocab_size=4)),
+    gm.Autoregressive(Sequential(2, vocab_size=3, schedule=Cosine())),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

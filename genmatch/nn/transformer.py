@@ -27,6 +27,7 @@ class Transformer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         labels: number of classes of each label that the network is conditioned on, by name.
+        causal: makes the output at a position depend on the tokens before it only, and not on the time, for `Autoregressive`.
 
     Raises:
         GenmatchError: if the output shape does not give each position the same number of values, or `heads` does not divide
@@ -49,8 +50,10 @@ class Transformer(nn.Module):
         heads: int = 4,
         labels: Mapping[str, int] | None = None,
         condition_width: int = 64,
+        causal: bool = False,
     ) -> None:
         super().__init__()
+        self.causal = causal
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
         self.output_shape = tuple(output_shape)
@@ -60,7 +63,7 @@ class Transformer(nn.Module):
         self.positions, self.channels = positions, channels
         self.place = nn.Parameter(0.02 * torch.randn(positions, width))
         self.condition = Conditioning(condition_width, labels)
-        self.blocks = nn.ModuleList(_Block(width, heads, condition_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, heads, condition_width, causal) for _ in range(depth))
         self.last = Modulation(width, condition_width)
         self.head = nn.Linear(width, math.prod(self.output_shape) // positions)
         nn.init.zeros_(self.head.weight)
@@ -68,8 +71,12 @@ class Transformer(nn.Module):
 
     def features(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The hidden state at each position before the head, (B, L, width)."""
-        vector = self.condition(t, condition)
-        h = self.embed(x) + self.place
+        vector = self.condition(torch.zeros_like(t) if self.causal else t, condition)
+        h = self.embed(x)
+        if self.causal:
+            # What comes before the first token is nothing: a zero, to which its place is added.
+            h = nn.functional.pad(h[:, :-1], (0, 0, 1, 0))
+        h = h + self.place
         for block in self.blocks:
             h = block(h, vector)
         return self.last(h, vector)[0]
@@ -82,9 +89,9 @@ class Transformer(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, condition_width: int) -> None:
+    def __init__(self, width: int, heads: int, condition_width: int, causal: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.before_attention = Modulation(width, condition_width)
         self.before_layers = Modulation(width, condition_width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -99,7 +106,7 @@ class _Block(nn.Module):
 
     def _attend(self, h: Tensor) -> Tensor:
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.merge(mixed.transpose(1, 2).flatten(-2))
 
 

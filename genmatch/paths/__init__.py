@@ -9,6 +9,7 @@ from genmatch.paths.mixture import Mixture
 from genmatch.paths.noising import Noising
 from genmatch.paths.prediction import Prediction
 from genmatch.paths.product import Product
+from genmatch.paths.sequential import Sequential
 from genmatch.paths.tokens import TokenPath
 
-__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "TokenPath"]
+__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "Sequential", "TokenPath"]

@@ -1,5 +1,6 @@
 """Markov processes: the interface, and the ones that the package brings."""
 
+from genmatch.processes.autoregressive import Autoregressive
 from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
@@ -13,4 +14,4 @@ available = _registry.names
 get = _registry.get
 register = _registry.register
 
-__all__ = ["CTMC", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "Product", "Superposition", "available", "get", "register"]
+__all__ = ["CTMC", "Autoregressive", "Diffusion", "Flow", "MarkovProcess", "PosteriorProcess", "Product", "Superposition", "available", "get", "register"]

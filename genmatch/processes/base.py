@@ -17,7 +17,7 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.spaces import Space
 from genmatch.tensors import State
+
+Predict = Callable[[State, Tensor], State]
+"""The network with its conditions bound: states and times, (B,), to outputs."""
 
 
 class MarkovProcess(ABC):
@@ -141,6 +144,20 @@ class MarkovProcess(ABC):
         """
         conditional = self.generator(self.natural_at(self.target(x, t, x1), x, t), x, t)
         return conditional.kl(self.generator(output, x, t), x)
+
+    def path_nats(self, predict: Predict, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Tensor:
+        """One draw for each data point of the integral of `kl_rate` from `start` to `end` along the path, nats, (B,).
+
+        Args:
+            predict: the network: states and times to outputs.
+            x1: data points.
+            u: numbers in (0, 1), float64, (B,); if they are uniform the draws have no bias.
+            start: the earliest time.
+            end: the latest time.
+            rng: source of randomness.
+        """
+        visit = self.path.visit(x1, u, start, end, rng=rng)
+        return visit.weight * self.kl_rate(predict(visit.x, visit.t), visit.x, visit.t, x1)
 
     def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
         """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""
