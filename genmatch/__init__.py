@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from genmatch.errors import GenmatchError
     from genmatch.likelihood import elbo, log_likelihood
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
-    from genmatch.processes import CTMC, Autoregressive, Diffusion, Flow, MarkovProcess, Product, Superposition
+    from genmatch.processes import CTMC, Diffusion, Flow, MarkovProcess, Product, Superposition
     from genmatch.sampling import sample, simulate
     from genmatch.training import train
 
 _HOMES = {
-    "Autoregressive": "processes",
     "CTMC": "processes",
     "Diffusion": "processes",
     "Flow": "processes",
@@ -44,7 +43,6 @@ _MODULES = ("checks", "data", "destinations", "generators", "nn", "paths", "proc
 
 __all__ = [
     "CTMC",
-    "Autoregressive",
     "Diffusion",
     "Flow",
     "GenmatchError",

@@ -33,7 +33,7 @@ def conditionals(law):
 
 @pytest.mark.parametrize("schedule", TOKEN_SCHEDULES, ids=str)
 def test_the_bound_is_the_likelihood_by_the_integral_and_by_one_call(schedule):
-    process, law, data = gm.Autoregressive(Sequential(L, V, schedule=schedule)), token_law("weak"), token_data()
+    process, law, data = gm.processes.Autoregressive(Sequential(L, V, schedule=schedule)), token_law("weak"), token_data()
     integral = exact_bound(process, conditionals(law), data, *nodes(24))
     torch.testing.assert_close(integral, -law.log(), rtol=0, atol=1e-10)
     found = gm.elbo(process, conditionals(law), data, draws=2, seed=0)
@@ -44,7 +44,7 @@ def test_the_bound_is_the_likelihood_by_the_integral_and_by_one_call(schedule):
 
 
 def test_frozen_predictions_reveal_the_right_number_in_order():
-    process, n = gm.Autoregressive(Sequential(5, 3)), 20_000
+    process, n = gm.processes.Autoregressive(Sequential(5, 3)), 20_000
     x = torch.tensor([[0, 2, 3, 3, 3]]).expand(n, -1)
     later = process.transition(torch.zeros(n, 5, 3), x, full(0.2, n), full(0.6, n), rng=seeded())
     count = process.path.revealed(later)
@@ -57,7 +57,7 @@ def test_frozen_predictions_reveal_the_right_number_in_order():
 
 
 def test_many_steps_sample_the_law():
-    process, law = gm.Autoregressive(Sequential(L, V)), token_law("strong")
+    process, law = gm.processes.Autoregressive(Sequential(L, V)), token_law("strong")
     samples = gm.sample(process, gm.oracle(process, token_data(), law), 1500, steps=24, seed=0)
     counts = process.path.data_space.index(samples).bincount(minlength=V**L) / len(samples)
     assert float((counts - law).abs().sum() / 2) < 0.1
@@ -66,7 +66,7 @@ def test_many_steps_sample_the_law():
 
 
 def test_a_causal_network_looks_only_back_and_at_no_time():
-    process = gm.Autoregressive(Sequential(6, 4))
+    process = gm.processes.Autoregressive(Sequential(6, 4))
     net = gm.nn.Transformer(process.space, process.output_shape, width=16, depth=2, heads=2, causal=True).double()
     torch.nn.init.normal_(net.head.weight)
     for block in net.blocks:
@@ -85,7 +85,7 @@ def test_a_causal_network_looks_only_back_and_at_no_time():
 
 
 def test_the_same_loop_trains_it_to_the_entropy():
-    process, law = gm.Autoregressive(Sequential(L, V)), token_law("strong")
+    process, law = gm.processes.Autoregressive(Sequential(L, V)), token_law("strong")
     data = token_data()[torch.multinomial(law, 4000, replacement=True, generator=seeded())]
     torch.manual_seed(0)
     net = gm.nn.Transformer(process.space, process.output_shape, width=16, depth=1, causal=True)
@@ -95,7 +95,7 @@ def test_the_same_loop_trains_it_to_the_entropy():
 
 
 def test_one_call_is_the_whole_likelihood():
-    process = gm.Autoregressive(Sequential(L, V))
+    process = gm.processes.Autoregressive(Sequential(L, V))
     predict = Predictor(process, conditionals(token_law("weak")))
     process.path_nats(predict, token_data(), full(0.5, 64), 0.0, 1.0)
     assert predict.calls == 1
@@ -103,4 +103,4 @@ def test_one_call_is_the_whole_likelihood():
 
 def test_other_paths_are_refused():
     with pytest.raises(gm.GenmatchError, match="from left to right"):
-        gm.Autoregressive(gm.paths.Mixture((3,), 4))
+        gm.processes.Autoregressive(gm.paths.Mixture((3,), 4))

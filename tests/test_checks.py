@@ -55,8 +55,8 @@ CORRECT = [
         (Sphere(1), CondOT()), (Sphere(2), CondOT()), (Sphere(3), Polynomial(2)), (Torus(1), CondOT()), (Torus(2), Cosine()), (SO3(), CondOT()),
     )),
     gm.Flow(Geodesic(Sphere(2, dtype=torch.float64))),
-    gm.Autoregressive(Sequential(3, vocab_size=4)),
-    gm.Autoregressive(Sequential(2, vocab_size=3, schedule=Cosine())),
+    gm.processes.Autoregressive(Sequential(3, vocab_size=4)),
+    gm.processes.Autoregressive(Sequential(2, vocab_size=3, schedule=Cosine())),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip
