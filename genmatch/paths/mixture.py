@@ -119,7 +119,7 @@ class Mixture(TokenPath):
         smallest of L uniform numbers: one number a token decides both the time and which tokens are masked. An integral of
         rates w c becomes the mean of c L / n, of far smaller variance than with times drawn by themselves.
 
-        Source: "Large Language Diffusion Models" (Nie et al., 2025), https://arxiv.org/abs/2502.09992, eq. 6.
+        Source: "Large Language Diffusion Models" (Nie et al., 2025), https://arxiv.org/abs/2502.09992.
         """
         if not self.space.mask or (start, end) != (0.0, 1.0):
             return super().visit(x1, u, start, end, rng=rng)
@@ -155,9 +155,9 @@ class MixtureRates(Rates):
         return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), TokenLaw(logits))
 
     def kl_rate(self, x1: Tensor, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """w (-log pi(x1_j) - pi(x_j) where x_j is not x1_j, and 1 - pi(x_j) where it is, over the tokens that can be noise.
+        """w times -log pi(x1_j) - pi(x_j) where x_j is not x1_j, and 1 - pi(x_j) where it is, over the tokens that can be noise.
 
-        Source: "Discrete Flow Matching" (Gat et al., 2024); "Flow Matching with General Discrete Paths" (Shaul et al., 2025), eq. 31.
+        Source: "Discrete Flow Matching" (Gat et al., 2024).
         """
         log_probs = logits.log_softmax(-1)
         cost = -log_probs.gather(-1, x1.unsqueeze(-1)).squeeze(-1).double()

@@ -93,7 +93,7 @@ class Diffusion(VelocityProcess):
         A network serves every noise level, and |u - u'|^2 / (2 g^2) is least at g^2 = 2 sigma Delta / alpha, where the process is the
         time reversal of classical noising; for noise that does not fade with sigma it has no finite integral.
 
-        Source: "Variational Diffusion Models" (Kingma et al., 2021), https://arxiv.org/abs/2107.00630, eq. 18.
+        Source: "Variational Diffusion Models" (Kingma et al., 2021), https://arxiv.org/abs/2107.00630.
         """
         schedule = self.path.schedule
         slope = 2 * schedule.alpha(t) * schedule.delta(t) / schedule.sigma(t) ** 3
