@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.grids import time_grid
+    from genmatch.likelihood import elbo, log_likelihood
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
     from genmatch.paths import couplings
     from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, LevelFlow, MarkovProcess, Product, Superposition
@@ -37,6 +38,8 @@ _HOMES = {
     "check_solver": "checks",
     "conditional_generator": "marginal",
     "couplings": "paths",
+    "elbo": "likelihood",
+    "log_likelihood": "likelihood",
     "marginal_generator": "marginal",
     "oracle": "marginal",
     "sample": "sampling",
@@ -65,7 +68,9 @@ __all__ = [
     "couplings",
     "data",
     "destinations",
+    "elbo",
     "generators",
+    "log_likelihood",
     "marginal_generator",
     "nn",
     "oracle",

@@ -129,6 +129,25 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Pa
 
 
 @main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--n", type=int, default=256, show_default=True, help="How many test points.")
+@click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")
+def evaluate(run: Path, n: int, draws: int, seed: int) -> None:
+    """Estimate how likely held-out data are under a run.
+
+    A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
+    """
+    from genmatch.runs import evaluate_run, load_run
+
+    loaded = load_run(run)
+    found = evaluate_run(loaded, n=n, draws=draws, seed=seed)
+    click.echo(f"{found.mean:.4f} ± {found.mean_error:.4f} nats a test point of {loaded.settings.data}, view {loaded.view.name}")
+    click.echo(f"{found.bits_per_coordinate:.4f} ± {found.bits_error:.4f} bits a coordinate, perplexity {found.perplexity:.4f}")
+    click.echo(f"{found.kind} of {found.process}")
+
+
+@main.command()
 @click.argument("process")
 @click.option("--data", default=None, help="Data set on whose spaces a family is checked; small spaces by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random states.")

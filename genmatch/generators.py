@@ -253,10 +253,11 @@ class Jump(Generator):
         """Generalised Kullback-Leibler divergence of the rates, sum over y != x of a log(a / b) - a + b, shape (B,)."""
         values, weights = self.destination.atoms()
         values = values.expand(*x.shape, values.shape[-1])
-        log_ratio = (self.intensity / other.intensity).log().unsqueeze(-1) + (self.destination.density(values) / other.destination.density(values)).log()
         flow = self.intensity.unsqueeze(-1) * weights.expand(values.shape)
         moves = (values != x.unsqueeze(-1)) & (flow > 0)
-        gain = torch.where(moves, flow * log_ratio, torch.zeros_like(flow)).sum(-1)
+        # A one stands in where nothing moves: 0 / 0 there would spoil the gradient of the rest.
+        one, two = (torch.where(moves, jump.intensity.unsqueeze(-1) * jump.destination.density(values), 1) for jump in (self, other))
+        gain = torch.where(moves, flow * (one / two).log(), 0).sum(-1)
         exits = [jump.intensity * (1 - jump.destination.mass(x.unsqueeze(-1)).squeeze(-1)) for jump in (self, other)]
         return (gain - exits[0] + exits[1]).flatten(1).sum(-1)
 

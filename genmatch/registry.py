@@ -199,6 +199,7 @@ data = Registry(
         "chain": "genmatch.data.toys:chain",
         "airports": "genmatch.data.airports:airports",
         "digits+label": "genmatch.data.digits:digits_with_labels",
+        "text": "genmatch.data.corpus:text",
     },
 )
-"""Functions without arguments that return a `genmatch.data.DataSet`."""
+"""Functions that return a `genmatch.data.DataSet`, without arguments or with one that may follow the name, as in `text:file.txt`."""

@@ -20,13 +20,14 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, RunSettings
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
-from genmatch.tensors import State, named_leaves
+from genmatch.tensors import State, named_leaves, tree_map
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
@@ -191,7 +192,7 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
 
 
 def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
-    """Draws samples of a run into a file: a picture (.png), or the states as .npy or .safetensors.
+    """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
 
     In a .safetensors file they are called `states`, or `states.part` for each part of a product.
 
@@ -204,6 +205,9 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         ".npy": lambda part, states: _save_array(part, states),
         ".safetensors": lambda part, states: write_tensors(part, named_leaves(states, "states")),
     }
+    write = data.write
+    if write is not None:
+        writers[".txt"] = lambda part, states: _save_lines(part, write(run.view.decode(states)))
     if out.suffix not in writers:
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
@@ -212,9 +216,25 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
     write_atomically(out, lambda part: writers[out.suffix](part, states))
 
 
+def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
+    """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
+
+    Raises:
+        GenmatchError: if the process has neither, or an argument does not fit.
+    """
+    test = tree_map(lambda v: v[: positive_integer(n, "n")], run.view.test)
+    if run.process.has_noise:
+        return elbo(run.process, run.model, test, draws=draws, seed=seed)
+    return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
+
+
 def _save_array(path: Path, states: Tensor) -> None:
     with path.open("wb") as file:
         np.save(file, states.numpy(), allow_pickle=False)
+
+
+def _save_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _picture(data: DataSet, points: Tensor, path: Path) -> None:

@@ -83,7 +83,7 @@ def simulate(
     """
     process.space.validate(x0, "x0")
     times, chosen = _grid(times), solvers.resolve(process, solver)
-    conditions = _conditions(condition, batch_size(x0))
+    conditions = conditions_for(condition, batch_size(x0))
     keep = known(process.path, clamp, batch_size(x0)).start(x0, rng)
     predict = Predictor(process, model, conditions, keep)
     with torch.no_grad(), evaluating(model):
@@ -140,7 +140,7 @@ def sample(
     times = _grid(time_grid(steps, grid) if times is None else times)
     if float(times[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
-    chosen, conditions, clamped = solvers.resolve(process, solver), _conditions(condition, n), known(process.path, clamp, n)
+    chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
     parts = []
@@ -215,7 +215,8 @@ def _grid(times: Any) -> Tensor:
     return grid
 
 
-def _conditions(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
+def conditions_for(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
+    """Keyword arguments for the model, after a check that each has one entry for each of `n` samples."""
     conditions = as_condition(condition)
     for name, value in conditions.items():
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:

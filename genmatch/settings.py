@@ -9,6 +9,7 @@ from typing import Any
 from genmatch.errors import GenmatchError, positive_integer, unknown
 
 NETWORKS = ("mlp", "transformer")
+OBJECTIVES = ("divergence", "elbo")
 
 
 def _number(value: Any) -> float:
@@ -29,6 +30,7 @@ class Settings:
     grad_clip: float = 1.0
     ema: float = 0.999
     validate_every: int = 500
+    objective: str = "divergence"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class Settings:
             raise GenmatchError(f"`seed` must be an integer, got {self.seed!r}.")
         if not 0 <= _number(self.ema) < 1:
             raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", str(self.objective), OBJECTIVES)
         if self.lr_schedule not in ("cosine", "constant"):
             raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
 

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from genmatch.batches import Batch, batches, in_memory
 from genmatch.errors import GenmatchError, unknown
 from genmatch.models import Predictor, device_of, evaluating
+from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
 from genmatch.settings import Settings
 from genmatch.tensors import State, batch_size, tree_map
@@ -67,7 +68,8 @@ def train(
         progress: shows a progress bar with the loss.
         label: what the bar calls this run.
         **settings: `batch_size`, `lr`, `warmup`, `lr_schedule` ("cosine" or "constant"), `weight_decay`, `grad_clip`,
-            `ema` (decay of the average of the weights), `validate_every` (steps) and `seed`; see `Settings`.
+            `ema` (decay of the average of the weights), `validate_every` (steps), `seed`, and `objective`: "divergence", such as the
+            cross-entropy of a CTMC, or "elbo", weighted so that the loss is a bound of -log p; see `Settings`.
 
     Raises:
         GenmatchError: if the data, the settings or the model do not fit, before the first step; or if the loss stops being
@@ -87,7 +89,8 @@ def train(
     device = device_of(model)
     order = torch.Generator().manual_seed(plan.seed)
     rng = torch.Generator(device).manual_seed(plan.seed)
-    stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, rng=order))
+    objective = OBJECTIVES[plan.objective]
+    stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, rng=order), objective)
     held_out = None if validation is None else in_memory(validation, process.data_space)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, plan.lr_factor)
@@ -99,7 +102,7 @@ def train(
     with _bar(progress, label, steps) as advance:
         for step in range(1, steps + 1):
             x1, condition = _to(next(stream), device)
-            loss = loss_on(process, model, x1, condition, rng=rng)
+            loss = loss_on(process, model, x1, condition, rng=rng, objective=objective)
             if not bool(torch.isfinite(loss)):
                 raise GenmatchError(f"the loss is {loss.item()} at step {step}; lower `lr` (now {plan.lr}) or check the data and the model.")
             optimiser.zero_grad(set_to_none=True)
@@ -110,30 +113,21 @@ def train(
             average.update_parameters(model)
             losses.append(loss.item())
             if held_out is not None and (step % plan.validate_every == 0 or step == steps):
-                checks.append((step, validation_loss(process, average.module, _to(held_out, device), seed=plan.seed)))
+                checks.append((step, validation_loss(process, average.module, _to(held_out, device), seed=plan.seed, objective=objective)))
             advance(losses, checks)
     return TrainResult(average.module.eval(), losses, checks, time.perf_counter() - start, asdict(plan))
 
 
-def loss_on(process: MarkovProcess, model: torch.nn.Module, x1: State, condition: dict[str, Any], *, rng: torch.Generator) -> Tensor:
-    """The loss of a batch, a scalar in float32 or better: mean divergence a coordinate at low-discrepancy times."""
-    n = batch_size(x1)
-    t = low_discrepancy_times(n, process.t_min, rng=rng)
-    x0 = process.path.start(x1, condition, rng=rng)
-    x = process.path.sample(x1, t, x0=x0, rng=rng)
-    output = Predictor(process, model, condition)(x, t)
-    output = tree_map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)), output)
-    return process.divergence(process.target(x, t, x1, x0=x0), output, x, t).mean() / process.space.size
+def loss_on(
+    process: MarkovProcess, model: torch.nn.Module, x1: State, condition: dict[str, Any], *, rng: torch.Generator, objective: Objective = divergence
+) -> Tensor:
+    """The loss of a batch, a scalar in float32 or better: the mean of an objective a coordinate."""
+    return objective(process, Predictor(process, model, condition), x1, rng).mean() / process.space.size
 
 
-def low_discrepancy_times(n: int, t_min: float, *, rng: torch.Generator) -> Tensor:
-    """`n` times that cover [t_min, 1) evenly, float64: one uniform shift of a regular grid, so each is uniform by itself."""
-    shift = torch.rand((), dtype=torch.float64, device=rng.device, generator=rng)
-    u = (shift + torch.arange(n, dtype=torch.float64, device=rng.device) / n) % 1
-    return t_min + (1 - t_min) * u
-
-
-def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Batch, *, seed: int = 0, size: int = 1024) -> float:
+def validation_loss(
+    process: MarkovProcess, model: torch.nn.Module, data: Batch, *, seed: int = 0, size: int = 1024, objective: Objective = divergence
+) -> float:
     """The loss on held-out data at times and noise that are the same at every call with this `seed`."""
     x1, condition = data
     rng = torch.Generator(device_of(model)).manual_seed(seed)
@@ -142,7 +136,7 @@ def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Batch,
     with torch.no_grad(), evaluating(model):
         for i in range(0, n, size):
             part, given = (tree_map(lambda v, i=i: v[i : i + size], value) for value in (x1, condition))
-            total += batch_size(part) * loss_on(process, model, part, given, rng=rng).item()
+            total += batch_size(part) * loss_on(process, model, part, given, rng=rng, objective=objective).item()
     return total / n
 
 
@@ -153,12 +147,12 @@ def _plan(steps: int, settings: dict[str, Any]) -> Settings:
     return Settings(steps=steps, **settings)
 
 
-def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch]) -> Iterator[Batch]:
+def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch], objective: Objective) -> Iterator[Batch]:
     """The stream, after one call of the model on its first batch: a model that does not fit fails before any work."""
     first = next(stream)
     with torch.no_grad(), evaluating(model):
         x1, condition = _to(first, device_of(model))
-        loss_on(process, model, x1, condition, rng=torch.Generator(device_of(model)).manual_seed(0))
+        loss_on(process, model, x1, condition, rng=torch.Generator(device_of(model)).manual_seed(0), objective=objective)
 
     def again() -> Iterator[Batch]:
         yield first

@@ -57,6 +57,16 @@ def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_
     assert "states.image, states.label; write .safetensors" in refused.output
 
 
+@pytest.mark.parametrize(("process", "data", "kind"), [("mask", "chain", "tight upper bound of CTMC"), ("flow", "tests.plugins:blobs", "exact")])
+def test_evaluate_prints_the_likelihood_and_its_kind(tmp_path, process, data, kind):
+    run("train", "--process", process, "--data", data, "--out", tmp_path / "run", *SMALL)
+    result = run("evaluate", tmp_path / "run", "--n", 8, "--draws", 4)
+    assert result.exit_code == 0, result.output
+    assert "bits a coordinate" in result.output
+    assert kind in result.output
+    assert run("evaluate", tmp_path / "run", "--n", 0).exit_code == 1
+
+
 def test_compare_prints_the_table_and_where_the_report_is(tmp_path):
     result = run("compare", "--data", "tests.plugins:blobs", "--process", "flow", "--nfe", 2, "--out", tmp_path, *SMALL)
     assert result.exit_code == 0, result.output

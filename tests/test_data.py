@@ -49,7 +49,7 @@ def test_digits_with_labels_are_the_same_digits_and_points_keep_both_parts():
     assert data.train.shape == (1297, 74)
     assert torch.equal(data.classified(data.test), images.test)
     right = torch.nn.functional.one_hot(images.labels[1], 10).double()
-    figure = data.metrics["agreement"].figure
+    figure = data.figures[0].of
     assert figure(data.test, right) == 1
     assert figure(data.test, right.roll(1, 0)) < 0.2
     with pytest.raises(GenmatchError, match="there is none"):

@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import genmatch as gm
 from genmatch.generators import Drift
-from genmatch.training import loss_on, low_discrepancy_times, train, validation_loss
+from genmatch.objectives import low_discrepancy_times
+from genmatch.training import loss_on, train, validation_loss
 from tests.toys import TinyTokens, TinyVector, chain, full, seeded
 
 DATA = torch.tensor([[-1.0], [1.0], [1.0], [0.5]])

@@ -1,4 +1,4 @@
-"""Where a comparison measures: the features of one fixed classifier, or the points themselves if they have no labels.
+"""Where a comparison measures: the features of one fixed classifier, or those that the data set names.
 
 The classifier is trained on the real training images once for a comparison, with a fixed seed, and is the same for every
 process in it.
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from genmatch.data.dataset import DataSet
+from genmatch.data.dataset import DataSet, Features, whole
 from genmatch.files import write_tensors
 
 
@@ -32,23 +32,27 @@ class Measure:
 
 
 class Extractor:
-    """Points to features: of a classifier trained on labelled images, or the flattened points.
+    """Points to features: of a classifier trained on labelled images, or those of the data set.
 
     Attributes:
-        description: what the features are, for the report.
+        features: of the data set.
         classifier: the network, or None.
         classified: what the classifier sees of the points.
+        description: what the features are, for the report.
     """
 
-    def __init__(self, classifier: nn.Module | None, description: str, classified: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, features: Features, classifier: nn.Module | None = None, description: str | None = None, classified: Callable[[Tensor], Tensor] = whole
+    ) -> None:
+        self.features = features
         self.classifier = classifier
-        self.description = description
+        self.description = description or features.description
         self.classified = classified
 
     def __call__(self, points: Tensor) -> Measure:
         """Features, and class probabilities where there is a classifier, of points (B, ...)."""
         if self.classifier is None:
-            return Measure(points.flatten(1).double(), None)
+            return Measure(self.features.of(points), None)
         with torch.no_grad():
             features, logits = self.classifier(self.classified(points))
         return Measure(features.double(), logits.double().softmax(-1))
@@ -79,7 +83,7 @@ class Classifier(nn.Module):
 
 
 def make_extractor(data: DataSet, *, path: Path | None = None, epochs: int = 30, seed: int = 0) -> Extractor:
-    """The classifier of a labelled data set of images, trained or loaded; other points are their own features.
+    """The classifier of a labelled data set of images, trained or loaded; the features that it names for other points.
 
     Args:
         data: the data set.
@@ -89,7 +93,7 @@ def make_extractor(data: DataSet, *, path: Path | None = None, epochs: int = 30,
     """
     train, test = data.classified(data.train), data.classified(data.test)
     if data.labels is None or train.dim() != 4:
-        return Extractor(None, "the points themselves", data.classified)
+        return Extractor(data.features)
     labels, test_labels = data.labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,7 +107,8 @@ def make_extractor(data: DataSet, *, path: Path | None = None, epochs: int = 30,
     network.eval()
     with torch.no_grad():
         accuracy = float((network(test)[1].argmax(-1) == test_labels).double().mean())
-    return Extractor(network, f"64 features of a classifier trained on the real training images ({accuracy:.1%} right on the test images)", data.classified)
+    description = f"64 features of a classifier trained on the real training images ({accuracy:.1%} right on the test images)"
+    return Extractor(data.features, network, description, data.classified)
 
 
 def _fit(network: Classifier, images: Tensor, labels: Tensor, epochs: int) -> None:

@@ -8,12 +8,13 @@ https://arxiv.org/abs/2002.09797.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from genmatch.compare.features import Extractor, Measure
-from genmatch.data.dataset import DataSet
+from genmatch.data.dataset import DataSet, euclidean
 from genmatch.errors import GenmatchError
 
 
@@ -42,9 +43,9 @@ def coverage(samples: Tensor, real: Tensor, k: int = 5) -> float:
     return float((torch.cdist(real, samples).min(-1).values <= radius).double().mean())
 
 
-def nearest_distance(points: Tensor, reference: Tensor) -> float:
-    """Mean Euclidean distance from each point to the nearest reference point; zero if every point is a copy."""
-    return float(torch.cdist(points.flatten(1).double(), reference.flatten(1).double()).min(-1).values.mean())
+def nearest_distance(points: Tensor, reference: Tensor, distance: Callable[[Tensor, Tensor], Tensor] = euclidean) -> float:
+    """Mean distance from each point to the nearest reference point; zero if every point is a copy."""
+    return float(distance(points, reference).min(-1).values.mean())
 
 
 def class_balance(probabilities: Tensor) -> float:
@@ -59,9 +60,10 @@ def evaluate(samples: Tensor, extractor: Extractor, test: Measure, data: DataSet
     row = {
         "frechet": frechet_distance(seen.features, test.features),
         "coverage": coverage(seen.features, test.features),
-        "nearest_train": nearest_distance(samples, data.train),
+        "nearest_train": nearest_distance(samples, data.train, data.distance),
+        **{figure.key: figure.of(samples, seen.probabilities) for figure in data.figures},
     }
     if seen.probabilities is not None:
         row["confidence"] = float(seen.probabilities.max(-1).values.mean())
         row["balance"] = class_balance(seen.probabilities)
-    return row | {name: metric.figure(samples, seen.probabilities) for name, metric in data.metrics.items()}
+    return row

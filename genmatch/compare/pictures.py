@@ -68,13 +68,11 @@ def budgets(comparison: Comparison) -> bytes:
 
 def neighbours(comparison: Comparison) -> bytes:
     """Samples above the training points nearest to them: a copy would show."""
-    import torch
-
     train = comparison.data.train
     figure, axes = _panels(2, len(comparison.families), 2.3, 2.5)
     for column, family in enumerate(comparison.families):
         points = family.points[int(family.best["nfe"])][:16]
-        nearest = torch.cdist(points.flatten(1), train.flatten(1)).argmin(-1)
+        nearest = comparison.data.distance(points, train).argmin(-1)
         comparison.data.draw(axes[0][column], points)
         comparison.data.draw(axes[1][column], train[nearest])
         axes[0][column].set_title(f"{family.name}: samples", fontsize=9)

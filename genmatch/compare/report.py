@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,10 @@ from genmatch.errors import GenmatchError
 from genmatch.files import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from genmatch.compare.runner import Comparison
+    from genmatch.compare.runner import Comparison, Family
+    from genmatch.data import DataSet
+
+_LINES = 8
 
 PICTURES: dict[str, Callable[[Comparison], bytes]] = {
     "overview": pictures.overview,
@@ -59,8 +63,9 @@ def _render(comparison: Comparison, images: dict[str, bytes]) -> str:
     import jinja2
 
     results = comparison.results()
-    own = {name: (metric.title, metric.meaning, metric.form) for name, metric in comparison.data.metrics.items()}
     ranked = sorted(results["families"], key=lambda family: family["best"]["frechet"])
+    figures = {figure.key: (figure.title, figure.meaning, figure.form) for figure in comparison.data.figures}
+    columns = {"nfe": COLUMNS["nfe"], "frechet": COLUMNS["frechet"], **figures, **COLUMNS}
     template = resources.files("genmatch.compare").joinpath("report.html").read_text(encoding="utf-8")
     return (
         jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -71,10 +76,17 @@ def _render(comparison: Comparison, images: dict[str, bytes]) -> str:
             data=comparison.data,
             train_size=len(comparison.data.train),
             test_size=len(comparison.data.test),
-            columns={key: column for key, column in (COLUMNS | own).items() if key in ranked[0]["best"]},
+            columns={key: column for key, column in columns.items() if key in ranked[0]["best"]},
+            likelihoods=sorted((f for f in results["families"] if f["likelihood"]), key=lambda f: f["likelihood"]["bits"] or math.inf),
+            written=[(family.name, _lines(comparison.data, family)) for family in comparison.families] if comparison.data.write else [],
             floor=comparison.floor,
             waiting=comparison.planned[len(comparison.families) :],
             images={name: base64.b64encode(image).decode() for name, image in images.items()},
             settings=json.dumps(results["plan"], indent=2),
         )
     )
+
+
+def _lines(data: DataSet, family: Family) -> list[str]:
+    """The first samples of the best budget, as text."""
+    return data.write(family.points[int(family.best["nfe"])][:_LINES]) if data.write else []

@@ -26,9 +26,13 @@ from genmatch.compare.report import require_plotting, write_report
 from genmatch.data import DataSet
 from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_json, write_tensors
+from genmatch.likelihood import elbo
 from genmatch.processes import MarkovProcess
 from genmatch.runs import Run, fit_view, is_finished, train_run
 from genmatch.settings import Plan
+
+_DRAWS = 16
+"""States on the way to each test point from which its likelihood is estimated."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,15 @@ class Family:
         run: the trained run.
         rows: metrics at each budget, with `nfe`, `steps` and `seconds`.
         points: the samples at each budget, by nfe.
+        likelihood: of the test split, if the data have a unit and the process a bound: `bits` a unit with `error`, whether it is a
+            `bound` and a `tight` one, and of which `process`.
     """
 
     name: str
     run: Run
     rows: list[dict[str, float]]
     points: dict[int, Tensor]
+    likelihood: dict[str, Any] | None = None
 
     @property
     def best(self) -> dict[str, float]:
@@ -86,6 +93,7 @@ class Comparison:
                 "training": family.run.history,
                 "rows": family.rows,
                 "best": family.best,
+                "likelihood": family.likelihood,
                 "best_over_floor": over(family.best["frechet"], self.floor["frechet"]),
             }
             for family in self.families
@@ -131,7 +139,7 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     extractor = _extractor(data, out, plan.seed, say)
     test = extractor(data.test)
     floor = evaluate(data.train, extractor, test, data)
-    comparison = Comparison(plan, data, extractor.description, floor, nearest_distance(data.test, data.train), tuple(names))
+    comparison = Comparison(plan, data, extractor.description, floor, nearest_distance(data.test, data.train, data.distance), tuple(names))
     for i, name in enumerate(names, 1):
         settings = plan.run_settings(name)
         done = "already trained" if is_finished(_folder(out, name), settings) else f"training {settings.steps} steps"
@@ -185,7 +193,19 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
             write_json(place.with_suffix(".json"), row)
         rows.append(read_json(place.with_suffix(".json")))
         points[nfe] = load_file(place.with_suffix(".safetensors"))["points"]
-    return Family(name, run, rows, points)
+    return Family(name, run, rows, points, _likelihood(run, _folder(out, name) / "likelihood.json", data, plan.seed))
+
+
+def _likelihood(run: Run, place: Path, data: DataSet, seed: int) -> dict[str, Any] | None:
+    """Bits a unit of the test split, taken from disk where they are there."""
+    if data.unit is None or not run.process.has_noise:
+        return None
+    if not place.exists():
+        found = elbo(run.process, run.model, run.view.test, draws=_DRAWS, seed=seed)
+        finite = math.isfinite(found.mean)
+        bits, error = (found.bits_per_coordinate, found.bits_error) if finite else (None, None)
+        write_json(place, {"bits": bits, "error": error, "bound": found.bound, "tight": found.tight, "process": found.process})
+    return read_json(place)
 
 
 def _extractor(data: DataSet, out: Path, seed: int, say: Callable[[str], None]) -> Extractor:

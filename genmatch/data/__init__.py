@@ -2,7 +2,9 @@
 
 import inspect
 
-from genmatch.data.dataset import DataSet, Metric, View
+from genmatch.data import tokenisers
+from genmatch.data.corpus import text
+from genmatch.data.dataset import DataSet, Features, Figure, View
 from genmatch.data.laws import Checkerboard, GaussianMixture, MarkovChain
 from genmatch.errors import GenmatchError
 from genmatch.registry import data as _registry
@@ -12,18 +14,23 @@ register = _registry.register
 
 
 def get(name: str) -> DataSet:
-    """The data set of that name, or `package.module:Name`.
+    """The data set of that name, or `package.module:Name`; `text:file.txt` passes what follows to the data set `text`.
 
     Raises:
         GenmatchError: if the name is unknown, or stands for something else.
     """
-    make = _registry.get(name)
-    if not callable(make) or any(p.default is p.empty for p in inspect.signature(make).parameters.values()):
-        raise GenmatchError(f"the data set `{name}` must be a function without arguments, got {make!r}.")
-    made = make()
+    known, _, argument = name.partition(":")
+    arguments = (argument,) if argument and known in available() else ()
+    make = _registry.get(known if arguments else name)
+    try:
+        bound = inspect.signature(make).bind(*arguments)
+    except TypeError:
+        wanted = "take an argument" if arguments else "be a function without arguments"
+        raise GenmatchError(f"the data set `{name}` must {wanted}, got {make!r}.") from None
+    made = make(*bound.args, **bound.kwargs)
     if not isinstance(made, DataSet):
         raise GenmatchError(f"the data set `{name}` must return a `genmatch.data.DataSet`, got {type(made).__name__}.")
     return made
 
 
-__all__ = ["Checkerboard", "DataSet", "GaussianMixture", "MarkovChain", "Metric", "View", "available", "get", "register"]
+__all__ = ["Checkerboard", "DataSet", "Features", "Figure", "GaussianMixture", "MarkovChain", "View", "available", "get", "register", "text", "tokenisers"]

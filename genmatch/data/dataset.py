@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
@@ -37,24 +38,50 @@ class View:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A figure of a data set's own, beside those that every comparison has.
+class Features:
+    """Where points are compared with each other: vectors of what matters in them.
 
     Attributes:
-        title: heading of its column in a report.
-        meaning: what it says, for the report.
-        form: how it is printed, such as "{:.1%}".
-        figure: the figure of points, (B, ...), and of the class probabilities that the data set's classifier sees in them,
-            (B, C), or None without one.
+        description: what they are, for the report.
+        of: points, (B, ...), to features, (B, F), float64.
     """
 
+    description: str
+    of: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of samples that only this kind of data has; a column of the report.
+
+    Attributes:
+        key: its name in results.json.
+        title: the heading of the column.
+        meaning: one line on how to read it.
+        form: a format, such as "{:.1%}".
+        of: the figure of points, (B, ...), and of the class probabilities that the data set's classifier sees in them, (B, C),
+            or None without one.
+    """
+
+    key: str
     title: str
     meaning: str
     form: str
-    figure: Callable[[Tensor, Tensor | None], float]
+    of: Callable[[Tensor, Tensor | None], float]
 
 
-def _whole(points: Tensor) -> Tensor:
+def flattened(points: Tensor) -> Tensor:
+    """The points themselves as vectors, (B, F), float64."""
+    return points.flatten(1).double()
+
+
+def euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances of flattened points, (N, M), float64."""
+    return torch.cdist(flattened(a), flattened(b))
+
+
+def whole(points: Tensor) -> Tensor:
+    """The points as they are."""
     return points
 
 
@@ -67,17 +94,25 @@ class DataSet:
         views: the ways to see the points as states; a process takes the first that it fits.
         draw: draws points onto a matplotlib axes.
         labels: labels of the training and of the test points, int64, if they have any; they train the classifier whose
-            features a comparison measures in.
+            features a comparison of images measures in.
         classified: what the classifier sees of points, such as the images of images with captions; all of them by default.
-        metrics: figures of its own, by name.
+        features: where other points are compared.
+        distance: points (N, ...) and (M, ...) to distances, (N, M): how samples are told from copies of training points.
+        figures: figures of samples that only this kind of data has.
+        write: points to a line of text each, for data that are read rather than looked at.
+        unit: what likelihoods are counted by, such as "character"; none are measured without it.
     """
 
     name: str
     views: tuple[View, ...]
     draw: Callable[[Any, Tensor], None]
     labels: tuple[Tensor, Tensor] | None = None
-    classified: Callable[[Tensor], Tensor] = _whole
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    classified: Callable[[Tensor], Tensor] = whole
+    features: Features = Features("the points themselves", flattened)
+    distance: Callable[[Tensor, Tensor], Tensor] = field(default_factory=lambda: euclidean)
+    figures: tuple[Figure, ...] = ()
+    write: Callable[[Tensor], list[str]] | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if not self.views:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.data.dataset import DataSet, Metric, View
+from genmatch.data.dataset import DataSet, Figure, View
 from genmatch.errors import GenmatchError
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace
 from genmatch.tensors import State
@@ -37,14 +37,14 @@ def digits_with_labels() -> DataSet:
     states = {"image": _pixels(levels), "label": labels.unsqueeze(-1)}
     train, test = ({name: part[rows] for name, part in states.items()} for rows in (slice(_TRAIN), slice(_TRAIN, None)))
     space = ProductSpace(image=Euclidean((1, 8, 8)), label=Categorical((1,), _CLASSES))
-    agreement = Metric("label agrees", "share of samples whose label is what the classifier sees in their image", "{:.1%}", _agreement)
+    agreement = Figure("agreement", "label agrees", "share of samples whose label is what the classifier sees in their image", "{:.1%}", _agreement)
     return DataSet(
         "digits+label",
         (View("image and label", space, train, test, _from_pair),),
         _draw_with_labels,
         (labels[:_TRAIN], labels[_TRAIN:]),
         classified=lambda points: _split(points)[0],
-        metrics={"agreement": agreement},
+        figures=(agreement,),
     )
 
 

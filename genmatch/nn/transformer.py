@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from genmatch.errors import GenmatchError
@@ -31,6 +32,7 @@ class Transformer(nn.Module):
         labels: number of classes of each label that the network is conditioned on, by name.
         timed: whether the network is told the time. A masked state says by itself how far it is, and a network that knows
             nothing else is declared `time_free`: what it said of a state need not be computed twice.
+        causal: makes the output at a position depend on the tokens before it only, and not on the time, for `Autoregressive`.
 
     Raises:
         GenmatchError: for a space of a kind of its own, if the output shape does not give each position the same number of
@@ -55,14 +57,16 @@ class Transformer(nn.Module):
         labels: Mapping[str, int] | None = None,
         condition_width: int = 64,
         timed: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__()
+        self.causal = causal
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
         self.embed = position_embedding(space, width)
         self.condition = Conditioning(condition_width, labels, timed=timed)
         self.time_free = not timed
-        self.blocks = nn.ModuleList(_Block(width, heads, condition_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, heads, condition_width, causal) for _ in range(depth))
         self.last = Modulation(width, condition_width)
         self.heads = position_heads(space, output_shape, width)
 
@@ -73,8 +77,11 @@ class Transformer(nn.Module):
 
     def features(self, x: State, t: Tensor, **condition: Tensor) -> Tensor:
         """The hidden state at each position before the head, (B, L, width)."""
-        vector = self.condition(t, condition)
+        vector = self.condition(torch.zeros_like(t) if self.causal else t, condition)
         h = self.embed(x)
+        if self.causal:
+            # A position sees the tokens before it; before the first there is nothing.
+            h = nn.functional.pad(h[:, :-1], (0, 0, 1, 0))
         for block in self.blocks:
             h = block(h, vector)
         return self.last(h, vector)[0]
@@ -85,9 +92,9 @@ class Transformer(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, condition_width: int) -> None:
+    def __init__(self, width: int, heads: int, condition_width: int, causal: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.before_attention = Modulation(width, condition_width)
         self.before_layers = Modulation(width, condition_width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -102,5 +109,5 @@ class _Block(nn.Module):
 
     def _attend(self, h: Tensor) -> Tensor:
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.merge(mixed.transpose(1, 2).flatten(-2))

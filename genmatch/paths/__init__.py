@@ -11,6 +11,21 @@ from genmatch.paths.noising import Noising
 from genmatch.paths.prediction import Prediction
 from genmatch.paths.product import Product
 from genmatch.paths.real_mixture import RealMixture
+from genmatch.paths.sequential import Sequential
 from genmatch.paths.tokens import TokenPath
 
-__all__ = ["Discrete", "Gaussian", "Geodesic", "Metric", "Mixture", "Noising", "Path", "Prediction", "Product", "RealMixture", "TokenPath", "couplings"]
+__all__ = [
+    "Discrete",
+    "Gaussian",
+    "Geodesic",
+    "Metric",
+    "Mixture",
+    "Noising",
+    "Path",
+    "Prediction",
+    "Product",
+    "RealMixture",
+    "Sequential",
+    "TokenPath",
+    "couplings",
+]

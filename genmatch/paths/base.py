@@ -16,9 +16,10 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.paths.couplings import Coupling, Independent
 from genmatch.paths.prediction import Prediction
+from genmatch.paths.visits import Visit, smooth_step
 from genmatch.schedules import Schedule
 from genmatch.spaces import Grid, Space
-from genmatch.tensors import State, batch_size, check_times
+from genmatch.tensors import State, batch_size, check_times, leaves
 
 if TYPE_CHECKING:
     from genmatch.paths.levels import LevelRates
@@ -37,6 +38,8 @@ class Path(ABC):
     """Whether single points of R^d have a probability, so that `log_prob` is no density of volume alone."""
     coupling: Coupling = Independent()
     """Which noise goes with which data point."""
+    t_end: float = 1.0
+    """Where a likelihood bound takes the last step into the data: 1, or before it where rates of divergence have no finite integral."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space})"
@@ -173,6 +176,41 @@ class Path(ABC):
     def has_log_prob(self) -> bool:
         """Whether `log_prob` is defined."""
         return self.is_independent and type(self)._log_prob is not Path._log_prob
+
+    def source_log_prob(self, x: State) -> Tensor:
+        """log p_0(x) in nats, float64, (B,). Optional: for the log-likelihood of flows."""
+        raise GenmatchError(f"{type(self).__name__} does not say the density of its source; define `source_log_prob`.")
+
+    def source_nats(self, x1: State, t: float) -> Tensor:
+        """Kullback-Leibler divergence of p_t(. given x1) from the source, for an early time, in nats, float64, (B,).
+
+        What a likelihood bound pays for starting there from noise; nothing at t = 0, where the path is the source.
+        """
+        if t > 0:
+            raise GenmatchError(f"{type(self).__name__} does not say how far it is from its source at t = {t:g}; define `source_nats`.")
+        return torch.zeros(batch_size(x1), dtype=torch.float64, device=leaves(x1)[0].device)
+
+    def data_nats(self, x1: State, t: Tensor) -> Tensor:
+        """E[-log p(x1 given X_t)] where data are read off a state at a late time without a network, in nats, float64, (B,). Optional."""
+        raise GenmatchError(f"{type(self).__name__} does not say how to read data off a state; leave `t_end` at {self.t_end:g}.")
+
+    def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+        """Times t(u) that rise from `start` to `end` over u in [0, 1], float64, (B,), and dt/du: dense where rates are large."""
+        step, slope = smooth_step(u)
+        return start + (end - start) * step, (end - start) * slope
+
+    def visit(self, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
+        """States on the way to `x1` that estimate an integral from `start` to `end` along the path.
+
+        Args:
+            x1: data points, (B, *shape).
+            u: numbers in (0, 1), float64, (B,); if they are uniform the estimate has no bias.
+            start: the earliest time.
+            end: the latest time.
+            rng: source of randomness.
+        """
+        t, weight = self.warp(u, start, end)
+        return Visit(self.sample(x1, t, rng=rng), t, weight)
 
     @abstractmethod
     def _source(self, n: int, rng: torch.Generator | None) -> State: ...

@@ -15,6 +15,7 @@ from genmatch.paths.base import Path, check_schedule
 from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.gaussian_jumps import GaussianJumps
 from genmatch.paths.gaussian_prediction import GaussianPrediction
+from genmatch.paths.visits import by_snr
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean, Grid
 from genmatch.tensors import expand
@@ -37,6 +38,7 @@ class Gaussian(Path):
     """
 
     space: Euclidean
+    t_end = 0.999
 
     def __init__(
         self,
@@ -87,3 +89,27 @@ class Gaussian(Path):
         sigma = self.schedule.sigma(t)
         gap = (x - expand(self.schedule.alpha(t), x) * x1).double().flatten(1) / sigma.unsqueeze(-1)
         return -0.5 * (gap**2).sum(-1) - self.space.size * (torch.log(sigma) + 0.5 * math.log(2 * math.pi))
+
+    def source_log_prob(self, x: Tensor) -> Tensor:
+        scale = self.schedule.source_std
+        square = (x.double() / scale).square().flatten(1).sum(-1)
+        return -0.5 * square - self.space.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
+
+    def source_nats(self, x1: Tensor, t: float) -> Tensor:
+        alpha, sigma = self._coefficients(t)
+        scale = self.schedule.source_std
+        square = x1.double().square().flatten(1).sum(-1)
+        ratio = (sigma / scale) ** 2
+        return 0.5 * ((alpha / scale) ** 2 * square + self.space.size * (ratio - 1 - math.log(ratio)))
+
+    def data_nats(self, x1: Tensor, t: Tensor) -> Tensor:
+        """By the decoder N(x / alpha, sigma^2 / alpha^2): the entropy of that Gaussian."""
+        ratio = self.schedule.sigma(t) / self.schedule.alpha(t)
+        return self.space.size * (ratio.log() + 0.5 * (1 + math.log(2 * math.pi)))
+
+    def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+        return by_snr(self.schedule, u, start, end)
+
+    def _coefficients(self, t: float) -> tuple[float, float]:
+        time = torch.tensor(t, dtype=torch.float64)
+        return float(self.schedule.alpha(time)), float(self.schedule.sigma(time))

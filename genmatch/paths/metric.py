@@ -27,6 +27,7 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.paths.base import check_schedule
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import AveragedRates, TablePath
+from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 
@@ -87,6 +88,9 @@ class Metric(TablePath):
     def d_beta(self, t: Tensor) -> Tensor:
         """Time derivative of beta."""
         return self.scale * self.schedule.d_kappa(t) / self.schedule.sigma(t) ** 2
+
+    def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+        return by_kappa(self.schedule, u, start, end)
 
     def table(self, t: Tensor) -> Tensor:
         return self._law(self.distance.to(t.device), self.beta(t).reshape(-1, 1, 1), dim=1)

@@ -19,6 +19,7 @@ Discrete Diffusion Models" (Sun et al., 2023), https://arxiv.org/abs/2211.16750,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ from genmatch.generators import Mixture as EitherLaw
 from genmatch.paths.base import check_schedule
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
+from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 from genmatch.tensors import bernoulli, draw_categorical, draw_where, expand, uniforms
@@ -74,6 +76,11 @@ class Mixture(TokenPath):
     def rates(self) -> Mapping[str, Rates]:
         return {"mixture": MixtureRates(self), "reversal": ReversalRates(self), "corrector": CorrectorRates(self)}
 
+    @property
+    def t_end(self) -> float:  # type: ignore[override]
+        """1 for the mask, where a revealed token cannot be wrong; else a network would have to be certain of every token at the end."""
+        return 1.0 if self.space.mask else super().t_end
+
     def source_prob(self, x: Tensor) -> Tensor:
         """p_0^j(x_j), the probability of each token of `x` under the source, float64, (B, *shape)."""
         law = self.source_probs.to(x.device)
@@ -107,6 +114,36 @@ class Mixture(TokenPath):
         sigma, kappa = (c.reshape(-1, *[1] * (x.dim() - 1)) for c in (self.schedule.sigma(t), self.schedule.kappa(t)))
         return sigma * self.source_prob(x) + kappa * (x == x1)
 
+    def source_nats(self, x1: Tensor, t: float) -> Tensor:
+        kappa, sigma = (float(c(torch.tensor(t, dtype=torch.float64))) for c in (self.schedule.kappa, self.schedule.sigma))
+        if kappa == 0:
+            return super().source_nats(x1, 0.0)
+        source = self.source_prob(x1)
+        own = sigma * source + kappa
+        return (own * (own / source).log() + sigma * (1 - source) * math.log(sigma)).flatten(1).sum(-1)
+
+    def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+        return by_kappa(self.schedule, u, start, end)
+
+    def visit(self, x1: Tensor, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
+        """States on the way to `x1`; for the mask over all of time, with the number of masked tokens uniform in 1 .. L.
+
+        A fully revealed state has no rate, and given n masked tokens 1 - kappa has the law Beta(n, L - n + 1), that of the n-th
+        smallest of L uniform numbers: one number a token decides both the time and which tokens are masked. An integral of
+        rates w c becomes the mean of c L / n, of far smaller variance than with times drawn by themselves.
+
+        Source: "Large Language Diffusion Models" (Nie et al., 2025), https://arxiv.org/abs/2502.09992.
+        """
+        if not self.space.mask or (start, end) != (0.0, 1.0):
+            return super().visit(x1, u, start, end, rng=rng)
+        size = self.space.size
+        count = (u * size).long().clamp(max=size - 1) + 1
+        order = torch.rand(len(x1), size, dtype=torch.float64, device=x1.device, generator=rng)
+        sigma = order.sort(-1).values.gather(-1, count.unsqueeze(-1) - 1)
+        t = time_of_kappa(self.schedule, 1 - sigma.squeeze(-1), sigma.squeeze(-1))
+        x = torch.where((order <= sigma).view_as(x1), self.space.mask_id, x1)
+        return Visit(x, t, size / (count * self.schedule.rate(t)))
+
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
         return self._draw(n, rng)
 
@@ -123,8 +160,24 @@ class MixtureRates(Rates):
         self.path = path
         self.redrawing = path.schedule
 
+    @property
+    def tight(self) -> bool:
+        """Only where noise is one certain state, such as the mask: there is nothing to renew then."""
+        return bool((self.path.source_probs == 1).any(-1).all())
+
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
         return Jump(expand(self.path.schedule.rate(t), x) * self.path.is_noise(x), TokenLaw(logits))
+
+    def kl_rate(self, x1: Tensor, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """w times -log pi(x1_j) - pi(x_j) where x_j is not x1_j, and 1 - pi(x_j) where it is, over the tokens that can be noise.
+
+        Source: "Discrete Flow Matching" (Gat et al., 2024).
+        """
+        log_probs = logits.log_softmax(-1)
+        cost = -log_probs.gather(-1, x1.unsqueeze(-1)).squeeze(-1).double()
+        nats = torch.where(x == x1, 1.0, cost) - _posterior_at(logits, x)
+        noise = self.path.is_noise(x)
+        return self.path.schedule.rate(t) * torch.where(noise, nats, 0).flatten(1).sum(-1)
 
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
@@ -140,6 +193,8 @@ class MixtureRates(Rates):
 
 class ReversalRates(Rates):
     """The time reversal of the noising chain: tokens also jump among noise, infinitely often at t = 0."""
+
+    tight = True
 
     def __init__(self, path: Mixture) -> None:
         self.path = path

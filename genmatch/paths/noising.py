@@ -26,6 +26,7 @@ from genmatch.errors import GenmatchError
 from genmatch.paths.base import check_schedule
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import AveragedRates, TablePath
+from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
 from genmatch.tensors import draw_categorical, draw_where, expand, uniforms
@@ -63,6 +64,9 @@ class Noising(TablePath):
     def rates(self) -> Mapping[str, Rates]:
         return {"reversal": ChainReversal(self)}
 
+    def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+        return by_kappa(self.schedule, u, start, end)
+
     def table(self, t: Tensor) -> Tensor:
         return self.kernel(self.clock(t))
 
@@ -81,6 +85,8 @@ class Noising(TablePath):
 
 class ChainReversal(AveragedRates):
     """The time reversal of the noising chain; infinitely fast at t = 0."""
+
+    tight = True
 
     def __init__(self, path: Noising) -> None:
         super().__init__(path)

@@ -70,6 +70,13 @@ class Product(Path):
     def known(self, x1: State, t: Tensor, x0: State, *, rng: torch.Generator | None = None) -> State:
         return {name: path.known(x1[name], t, x0[name], rng=rng) for name, path in self.parts.items()}
 
+    @property
+    def t_end(self) -> float:  # type: ignore[override]
+        return min(path.t_end for path in self.parts.values())
+
+    def source_nats(self, x1: State, t: float) -> Tensor:
+        return functools.reduce(operator.add, (path.source_nats(x1[name], t) for name, path in self.parts.items()))
+
     def _source(self, n: int, rng: torch.Generator | None) -> State:
         return {name: path.source(n, rng=rng) for name, path in self.parts.items()}
 

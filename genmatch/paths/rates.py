@@ -37,6 +37,20 @@ class Rates(ABC):
             t: times, (B,).
         """
 
+    @property
+    def tight(self) -> bool:
+        """Whether the likelihood bound of the true posterior is the entropy of the data: the rates are those of a time reversal."""
+        return False
+
+    def kl_rate(self, x1: Tensor, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Rate at which a path to the data tokens `x1` departs from one to the posterior, in nats per unit time, (B,).
+
+        The generalised Kullback-Leibler divergence of the rates; the arguments are those of `generator`.
+        """
+        values = torch.arange(logits.shape[-1], device=x.device)
+        certain = (x1.unsqueeze(-1) == values).double().log()
+        return self.generator(certain, x, t).kl(self.generator(logits.double(), x, t), x)
+
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Draws X_s given X_t = x exactly, if the posterior did not change on [t, s]."""
         raise GenmatchError(f"{type(self).__name__} has no exact draw; use solver='euler'.")

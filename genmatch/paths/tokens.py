@@ -33,6 +33,7 @@ class TokenPath(Path):
     """A path of independent tokens. Subclasses define `likelihood`, `token_prob` and `rates`."""
 
     space: Categorical
+    t_end = 0.999
 
     @property
     def signature(self) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Markov processes: the interface, and the ones that the package brings."""
 
+from genmatch.processes.autoregressive import Autoregressive
 from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
@@ -18,6 +19,7 @@ register = _registry.register
 
 __all__ = [
     "CTMC",
+    "Autoregressive",
     "Diffusion",
     "Flow",
     "JumpProcess",

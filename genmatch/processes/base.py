@@ -17,7 +17,7 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.spaces import Space
 from genmatch.tensors import State
+
+Predict = Callable[[State, Tensor], State]
+"""The network with its conditions bound: states and times, (B,), to outputs."""
 
 
 class MarkovProcess(ABC):
@@ -122,6 +125,54 @@ class MarkovProcess(ABC):
         A factor that depends on `x` and `t` alone is free: it leaves the minimiser where it is.
         """
         return ((target - output) ** 2).flatten(1).sum(-1)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether two networks' path measures can be compared: no part drifts without Brownian noise."""
+        return "brownian" in self.kinds or not any("drift" in kind for kind in self.kinds)
+
+    @property
+    def bound(self) -> str:
+        """Whose likelihood `kl_rate` bounds: the family with its rates or its noise."""
+        return repr(self)
+
+    @property
+    def bound_is_tight(self) -> bool:
+        """Whether the bound is the entropy of the data for the exact network: the process is known to be a time reversal."""
+        return False
+
+    def kl_rate(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        """Rate at which the path that leads to `x1` departs from the network's, in nats per unit time, (B,).
+
+        Its integral over time, averaged over states of the path, bounds -log p(x1): by default the divergence `kl` of the
+        conditional generator from that of the output.
+
+        Args:
+            output: the network's output at `x` and `t`.
+            x: states, drawn from the path at `t`.
+            t: times in [t_min, 1), (B,).
+            x1: the data points that the states lead to.
+        """
+        conditional = self.generator(self.natural_at(self.target(x, t, x1), x, t), x, t)
+        return conditional.kl(self.generator(output, x, t), x)
+
+    def path_nats(self, predict: Predict, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Tensor:
+        """One draw for each data point of the integral of `kl_rate` from `start` to `end` along the path, nats, (B,).
+
+        Args:
+            predict: the network: states and times to outputs.
+            x1: data points.
+            u: numbers in (0, 1), float64, (B,); if they are uniform the draws have no bias.
+            start: the earliest time.
+            end: the latest time.
+            rng: source of randomness.
+        """
+        visit = self.path.visit(x1, u, start, end, rng=rng)
+        return visit.weight * self.kl_rate(predict(visit.x, visit.t), visit.x, visit.t, x1)
+
+    def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""
+        return self.path.data_nats(x1, t)
 
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         """Draws X_s given X_t = x exactly, if the network's output did not change on [t, s]. Optional.

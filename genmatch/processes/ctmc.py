@@ -149,6 +149,18 @@ class CTMC(PosteriorProcess):
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self._rates.generator(self.predict(output, x, t, "posterior"), x, t)
 
+    @property
+    def bound_is_tight(self) -> bool:
+        return self._rates.tight
+
+    def kl_rate(self, output: Tensor, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
+        return self._rates.kl_rate(x1, self.predict(output, x, t, "posterior"), x, t)
+
+    def finish_nats(self, output: Tensor, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
+        """The cross-entropy of the tokens that `finish` draws."""
+        nats = self.nats(x1, self.predict(output, x, t, "posterior"))
+        return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).double().flatten(1).sum(-1)
+
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         if not self._rates.has_transition:
             return super().transition(output, x, t, s, rng=rng)

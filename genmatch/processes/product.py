@@ -94,6 +94,24 @@ class Product(MarkovProcess):
         """The sum of the parts' divergences, (B,)."""
         return functools.reduce(operator.add, (part.divergence(target[name], output[name], x[name], t) for name, part in self.parts.items()))
 
+    @property
+    def has_noise(self) -> bool:
+        return all(part.has_noise for part in self.parts.values())
+
+    @property
+    def bound(self) -> str:
+        return f"Product({', '.join(f'{name}={part.bound}' for name, part in self.parts.items())})"
+
+    @property
+    def bound_is_tight(self) -> bool:
+        return all(part.bound_is_tight for part in self.parts.values())
+
+    def kl_rate(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        return functools.reduce(operator.add, (part.kl_rate(output[name], x[name], t, x1[name]) for name, part in self.parts.items()))
+
+    def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        return functools.reduce(operator.add, (part.finish_nats(output[name], x[name], t, x1[name]) for name, part in self.parts.items()))
+
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         return {name: part.transition(output[name], x[name], t, s, rng=rng) for name, part in self.parts.items()}
 

@@ -132,6 +132,11 @@ class Superposition(MarkovProcess):
             return self.processes[0].divergence(target, output, x, t)
         return torch.stack([process.divergence(target[name], output[name], x, t) for name, process in zip(self.names, self.processes, strict=True)]).sum(0)
 
+    def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
+        """One process, drawn by its weight, takes the last step."""
+        nats = torch.stack([process.finish_nats(part, x, t, x1) for process, part in self._parts(output)], -1)
+        return -(self.weights_at(t).log() - nats).logsumexp(-1)
+
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         """One process, drawn by its weight, takes the whole step.
 

@@ -7,16 +7,15 @@ can simulate, and which optional methods of the process it uses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import MarkovProcess, Predict
 from genmatch.tensors import State
 
-Predict = Callable[[State, Tensor], State]
-"""The network with its conditions bound: states and times, (B,), to outputs, or to lazy ones for a `sparse` solver and process."""
+__all__ = ["EVERY_KIND", "Predict", "Solver"]
 
 EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"})
 

@@ -23,8 +23,8 @@ class Midpoint(Solver):
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
-        middle = x + h / 2 * _velocity(process, predict, x, t)
-        return x + h * _velocity(process, predict, middle, (t + s) / 2)
+        middle = x + h / 2 * velocity_at(process, predict, x, t)
+        return x + h * velocity_at(process, predict, middle, (t + s) / 2)
 
 
 class Heun(Solver):
@@ -36,8 +36,8 @@ class Heun(Solver):
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
-        u_t = _velocity(process, predict, x, t)
-        u_s = _velocity(process, predict, x + h * u_t, s)
+        u_t = velocity_at(process, predict, x, t)
+        u_s = velocity_at(process, predict, x + h * u_t, s)
         return x + h / 2 * (u_t + u_s)
 
 
@@ -50,10 +50,10 @@ class RK4(Solver):
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h, middle = expand(s - t, x), (t + s) / 2
-        k1 = _velocity(process, predict, x, t)
-        k2 = _velocity(process, predict, x + h / 2 * k1, middle)
-        k3 = _velocity(process, predict, x + h / 2 * k2, middle)
-        k4 = _velocity(process, predict, x + h * k3, s)
+        k1 = velocity_at(process, predict, x, t)
+        k2 = velocity_at(process, predict, x + h / 2 * k1, middle)
+        k3 = velocity_at(process, predict, x + h / 2 * k2, middle)
+        k4 = velocity_at(process, predict, x + h * k3, s)
         return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
@@ -79,13 +79,14 @@ class Dopri5(Solver):
 
         # Without `step_t` torchdiffeq steps past the end and interpolates back; the field may not be defined there.
         def velocity(time: Tensor, state: Tensor) -> Tensor:
-            return _velocity(process, predict, state, time.to(t).expand_as(t))
+            return velocity_at(process, predict, state, time.to(t).expand_as(t))
 
         interval = torch.stack([t[0], s[0]])
         options = {"step_t": interval[1:], "dtype": interval.dtype}
         return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]
 
 
-def _velocity(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:
+def velocity_at(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:
+    """The velocity that a process moves at, (B, *shape), for a generator that is a drift and nothing else."""
     drift = Sum(*process.generator(predict(x, t), x, t).terms).drift
     return torch.zeros_like(x) if drift is None else drift.velocity
