@@ -24,13 +24,13 @@ def finished(tmp_path_factory):
 
 def test_every_family_that_fits_is_trained_and_measured(finished):
     comparison, _out, lines = finished
-    assert [f.name for f in comparison.families] == ["flow", "diffusion", "mask", "uniform", "uniform-reversal", "metric"]
-    assert [f.run.view.name for f in comparison.families] == ["vectors", "vectors", "tokens", "tokens", "tokens", "tokens"]
+    assert [f.name for f in comparison.families] == ["flow", "diffusion", "mask", "uniform", "uniform-reversal", "metric", "jump", "level-flow", "flow+jump"]
+    assert [f.run.view.name for f in comparison.families] == ["vectors"] * 2 + ["tokens"] * 4 + ["levels"] * 3
     for family in comparison.families:
         assert [row["nfe"] for row in family.rows] == [1, 3]
         assert family.best["frechet"] == min(row["frechet"] for row in family.rows)
         assert family.points[3].shape == (8000, 2)
-    assert any("[4/6] uniform: training 3 steps" in line for line in lines)
+    assert any("[4/9] uniform: training 3 steps" in line for line in lines)
 
 
 def test_the_report_stands_alone_and_its_figures_are_those_of_the_json(finished):

@@ -131,7 +131,7 @@ def test_figures_tell_text_from_noise_and_from_copies():
     noise = torch.randint(view.space.vocab_size, (300, 64), generator=rng)
     shuffled = view.train.flatten()[torch.randperm(view.train.numel(), generator=rng)][: 300 * 64].reshape(300, 64)
     rows = {"train": view.train[:300], "test": view.test[:300], "noise": noise, "shuffled": shuffled}
-    found = {name: {figure.key: figure.of(points) for figure in data.figures} for name, points in rows.items()}
+    found = {name: {figure.key: figure.of(points, None) for figure in data.figures} for name, points in rows.items()}
     assert found["train"]["copied"] == found["train"]["words"] == 1
     assert found["test"]["copied"] < 0.05
     assert 0.8 < found["test"]["words"] < 1

@@ -266,7 +266,7 @@ class Endless(IterableDataset):
 
 
 BAD_RUNS = [
-    ({"model": Wrong()}, r"model's output must have shape \(4, 1\) for Flow.*got \(4, 2\); build the network with `process.output_shape`"),
+    ({"model": Wrong()}, r"model's output must have shape \(4, 1\) .*got \(4, 2\); build the network with `process.output_shape`"),
     ({"model": lambda x, t: x}, "`model` must be a torch.nn.Module to be trained, got function"),
     ({"data": torch.full((4, 1), math.nan)}, "`data` must be finite, got 4 value"),
     ({"data": torch.zeros(4, 3)}, r"`data` must have shape \(B, 1\), got \(4, 3\)"),

@@ -7,6 +7,7 @@ the number of steps as the declared order says.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -89,22 +90,17 @@ class Line(Toy):
     """Three atoms on a line, seen by their quantiles."""
 
     ATOMS = (-1.0, 0.1, 0.8)
+    WEIGHTS = (0.4, 0.25, 0.35)
 
     def __init__(self, process: MarkovProcess) -> None:
         self.name = type(process).__name__.lower()
         self.process = process
         self.atoms = torch.tensor(self.ATOMS, dtype=torch.float64)
-        self.weights = torch.tensor([0.4, 0.25, 0.35], dtype=torch.float64)
+        self.weights = torch.tensor(self.WEIGHTS, dtype=torch.float64)
         self.model = oracle(process, self.atoms.unsqueeze(-1), self.weights)
 
     def states(self, t: float, n: int) -> Tensor:
-        levels = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-        low, high = torch.full_like(levels, -10.0), torch.full_like(levels, 10.0)
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = torch.special.ndtr((middle.unsqueeze(-1) - t * self.atoms) / (1 - t)) @ self.weights
-            low, high = torch.where(below < levels, middle, low), torch.where(below < levels, high, middle)
-        return ((low + high) / 2).unsqueeze(-1)
+        return _quantiles(t, n)
 
     def error(self, states: Tensor, t: float) -> float:
         """Wasserstein-2 distance."""
@@ -113,6 +109,19 @@ class Line(Toy):
     def draw(self, t: float, n: int, rng: torch.Generator) -> Tensor:
         x1 = self.atoms[torch.multinomial(self.weights, n, replacement=True, generator=rng)].unsqueeze(-1)
         return self.process.path.sample(x1, torch.full((n,), t, dtype=torch.float64), rng=rng)
+
+
+@functools.cache
+def _quantiles(t: float, n: int) -> Tensor:
+    """The `n` states at equal probabilities of three atoms on the line under straight Gaussian paths, (n, 1)."""
+    atoms, weights = (torch.tensor(values, dtype=torch.float64) for values in (Line.ATOMS, Line.WEIGHTS))
+    levels = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    low, high = torch.full_like(levels, -10.0), torch.full_like(levels, 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = torch.special.ndtr((middle.unsqueeze(-1) - t * atoms) / (1 - t)) @ weights
+        low, high = torch.where(below < levels, middle, low), torch.where(below < levels, high, middle)
+    return ((low + high) / 2).unsqueeze(-1)
 
 
 class Tokens(Toy):
@@ -128,7 +137,9 @@ class Tokens(Toy):
         self._oracle = oracle(self.process, self.words, self.weights)
 
     def model(self, x: Tensor, t: Tensor) -> Tensor:
-        """The oracle, asked once for each word: all states are at one time."""
+        """The oracle, asked once for each word where all states are at one time."""
+        if bool((t != t[0]).any()):
+            return self._oracle(x, t.double())
         states = self.space.enumerate()
         return self._oracle(states, t[:1].double().expand(len(states)))[self.space.index(x)]
 
@@ -183,6 +194,7 @@ class Ball(Toy):
         return odeint(velocity, self.states(_START, n), interval, method="dopri5", rtol=1e-7, atol=1e-7)[-1]
 
 
+@functools.cache
 def toys() -> list[Toy]:
     """One toy for each kind of process."""
     line = Gaussian((1,), dtype=torch.float64)

@@ -107,7 +107,7 @@ class DataSet:
     views: tuple[View, ...]
     draw: Callable[[Any, Tensor], None]
     labels: tuple[Tensor, Tensor] | None = None
-    classified: Callable[[Tensor], Tensor] = whole
+    classified: Callable[[Tensor], Tensor] = field(default_factory=lambda: whole)
     features: Features = Features("the points themselves", flattened)
     distance: Callable[[Tensor, Tensor], Tensor] = field(default_factory=lambda: euclidean)
     figures: tuple[Figure, ...] = ()

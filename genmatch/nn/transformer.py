@@ -61,6 +61,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.causal = causal
+        self.output_shape = output_shape
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
         self.embed = position_embedding(space, width)
