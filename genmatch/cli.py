@@ -168,8 +168,8 @@ def check(process: str, data: str | None, seed: int, level: str) -> None:
 
 @main.command("list")
 def list_names() -> None:
-    """List processes, solvers and data sets, those of other packages too."""
-    for kind in (registry.processes, registry.solvers, registry.data):
+    """List processes, paths, solvers and data sets, those of other packages too."""
+    for kind in (registry.processes, registry.paths, registry.solvers, registry.data):
         rows = [[name, *line] for name, line in kind.describe().items()]
         _table(["name", "what it is", "from"], rows, kind.plural)
 

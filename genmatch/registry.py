@@ -152,6 +152,24 @@ processes = Registry(
 )
 """Families: functions (or classes) that take a space of data and return a process on it."""
 
+paths = Registry(
+    "path",
+    "paths",
+    "genmatch.paths",
+    {
+        "gaussian": "genmatch.paths.gaussian:Gaussian",
+        "mixture": "genmatch.paths.mixture:Mixture",
+        "metric": "genmatch.paths.metric:Metric",
+        "discrete": "genmatch.paths.discrete:Discrete",
+        "noising": "genmatch.paths.noising:Noising",
+        "real-mixture": "genmatch.paths.real_mixture:RealMixture",
+        "geodesic": "genmatch.paths.geodesic:Geodesic",
+        "sequential": "genmatch.paths.sequential:Sequential",
+        "product": "genmatch.paths.product:Product",
+    },
+)
+"""Classes of conditional paths."""
+
 solvers = Registry(
     "solver",
     "solvers",

@@ -33,7 +33,7 @@ def run(environment, *arguments, cwd):
 def test_the_package_is_listed_checked_compared_and_sampled(installed, tmp_path):
     listed = run(installed, "list", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
-    for line in ("birth", "ralston", "genmatch-birth"):
+    for line in ("birth", "binomial", "ralston", "genmatch-birth"):
         assert line in listed.stdout
     checked = run(installed, "check", "birth", "--level", "quick", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -6,7 +6,8 @@
     print(...)
     ```
 
-Code that raises fails the build. A page's directives share their names, and know `torch` and `gm`.
+Code that raises fails the build. A page's directives share their names, and know `torch`, `gm` and `docs`, the
+folder of the documentation.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ class Executed(SphinxDirective):
     def run(self):
         code, printed = "\n".join(self.content), io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(code, self.env.temp_data.setdefault("executed", {"torch": torch, "gm": gm}))
+            exec(code, self.env.temp_data.setdefault("executed", {"torch": torch, "gm": gm, "docs": self.env.srcdir}))
         shown = [_literal(code, "python")] if "show" in self.options else []
         if "parse" in self.options:
             return shown + self.parse_text_to_nodes(printed.getvalue())

@@ -13,6 +13,11 @@ from genmatch.paths.product import Product
 from genmatch.paths.real_mixture import RealMixture
 from genmatch.paths.sequential import Sequential
 from genmatch.paths.tokens import TokenPath
+from genmatch.registry import paths as _registry
+
+available = _registry.names
+get = _registry.get
+register = _registry.register
 
 __all__ = [
     "Discrete",

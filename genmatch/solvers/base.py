@@ -15,23 +15,22 @@ from torch import Tensor
 from genmatch.processes.base import MarkovProcess, Predict
 from genmatch.tensors import State
 
-__all__ = ["EVERY_KIND", "Predict", "Solver"]
-
-EVERY_KIND = frozenset({"product", "drift", "geodesic drift", "brownian", "jump"})
+__all__ = ["Predict", "Solver"]
 
 
 class Solver(ABC):
     """One way to simulate a process.
 
     Class attributes are declarations: `order` is the global order of convergence in the step (0 if the error does not fall
-    with the step, infinite if there is none), `calls` the number of network calls a step (0 if adaptive), `kinds` the kinds of generator terms that it
-    can simulate, `needs` the optional methods of the process that it uses. A solver that `finishes` takes the last step into
-    t = 1 itself. One that is `sparse` reads outputs only as `output[mask]`, itself or by `transition`, `finish` and `posterior`.
+    with the step, infinite if there is none), `calls` the number of network calls a step (0 if adaptive), `kinds` the kinds of
+    generator terms that it can simulate (None for any, those of other packages too), `needs` the optional methods of the process
+    that it uses. A solver that `finishes` takes the last step into t = 1 itself. One that is `sparse` reads outputs only as
+    `output[mask]`, itself or by `transition`, `finish` and `posterior`.
     """
 
     order: float
     calls: int
-    kinds: frozenset[str] = EVERY_KIND
+    kinds: frozenset[str] | None = None
     needs: tuple[str, ...] = ()
     finishes: bool = False
     sparse: bool = False
@@ -55,7 +54,7 @@ class Solver(ABC):
         name = type(self).__name__
         if process.stationary:
             return f"{type(process).__name__} is a corrector, which generates nothing by itself; make it a term of a Superposition"
-        if extra := sorted(process.kinds - self.kinds):
+        if self.kinds is not None and (extra := sorted(process.kinds - self.kinds)):
             return f"{name} simulates {_words(self.kinds)} only, and {type(process).__name__} has {_words(extra)} too"
         if missing := [need for need in self.needs if not process.supports(need)]:
             return f"{name} needs {_words(f'`{need}`' for need in missing)}, which {process} does not define"
