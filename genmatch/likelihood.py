@@ -293,7 +293,13 @@ def _back(process: MarkovProcess, predict: Predictor, x1: Tensor, directions: Te
     times = torch.tensor([end, process.t_min], dtype=torch.float64, device=x1.device)
     start = (x1, x1.new_zeros(len(directions), len(x1)))
     # Without `step_t` torchdiffeq steps past the end and interpolates back; the field may not be defined there.
-    states, traces = odeint(slope, start, times, method="dopri5", rtol=rtol, atol=atol, options={"step_t": times[1:], "dtype": times.dtype})
+    try:
+        states, traces = odeint(slope, start, times, method="dopri5", rtol=rtol, atol=atol, options={"step_t": times[1:], "dtype": times.dtype})
+    except AssertionError as error:
+        raise GenmatchError(
+            f"the trajectories back from the data cannot be followed ({str(error)[:80]}); a finite data set, as an oracle has, has no density: "
+            "lower `t_end`, use float64, or check the network for infinite outputs."
+        ) from error
     return states[-1], -traces[-1]
 
 
@@ -350,6 +356,8 @@ def _stratified_variance(costs: Tensor) -> Tensor:
 
 
 def _check_noise(process: MarkovProcess) -> None:
+    if process.stationary:
+        raise GenmatchError(f"{process} is a corrector, which generates nothing and so has no likelihood; bound the process that it corrects.")
     if not process.has_noise:
         raise GenmatchError(
             f"{process} moves without noise, so that two networks never lead along the same paths and no bound of this kind is finite; "

@@ -274,3 +274,26 @@ def test_divergence_of_two_jump_processes():
 def test_wrong_requests_say_why(make, message):
     with pytest.raises(gm.GenmatchError, match=message):
         make()
+
+
+def test_likelihood_bounds_count_levels():
+    """Of three equally likely levels: the entropy on the mixture path, more on a Gaussian one, whose jumps are no time reversal."""
+    data = torch.tensor([[-1.0], [0.2], [0.9]])
+    bounds = {}
+    for path, bins in ((gm.paths.RealMixture(Grid((1,), ATOMS)), None), (gm.paths.Gaussian((1,)), ATOMS)):
+        process = gm.JumpProcess(path, bins)
+        bound = gm.elbo(process, gm.oracle(process, data), data.repeat(20, 1), draws=64, seed=0)
+        bounds[type(path).__name__] = bound
+        assert bound.mean > math.log(3) - 4 * bound.mean_error
+    assert bounds["RealMixture"].tight
+    assert bounds["RealMixture"].mean == pytest.approx(math.log(3), abs=4 * bounds["RealMixture"].mean_error)
+    assert not bounds["Gaussian"].tight
+    corrector = gm.Langevin(gm.paths.Gaussian((1,)))
+    with pytest.raises(gm.GenmatchError, match="is a corrector"):
+        gm.elbo(corrector, gm.oracle(corrector, data), data)
+    mixed = gm.Superposition([gm.Diffusion(PATH), JUMPS], weights=[0.5, 0.5])
+    with pytest.raises(gm.GenmatchError, match="in different units"):
+        gm.elbo(mixed, gm.oracle(mixed, data), data)
+    flow = gm.LevelFlow(gm.paths.Gaussian((1,)), ATOMS)
+    with pytest.raises(gm.GenmatchError, match="cannot be followed"):
+        gm.log_likelihood(flow, gm.oracle(flow, data), data)

@@ -92,6 +92,8 @@ class RealMixture(Path):
 class RealMixtureJumps(LevelRates):
     """At rate w a coordinate of noise is drawn from its posterior; each jumps once."""
 
+    tight = True
+
     def __init__(self, path: RealMixture) -> None:
         super().__init__(path.grid)
         self.schedule = path.schedule

@@ -54,6 +54,10 @@ class JumpProcess(LevelProcess):
         nats = self.nats(target, output)
         return torch.where(self._rates.moves(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
 
+    @property
+    def bound_is_tight(self) -> bool:
+        return self._rates.tight
+
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self._rates.generator(output, x, t)
 

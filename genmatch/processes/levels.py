@@ -47,6 +47,10 @@ class LevelProcess(PosteriorProcess):
     def natural_at(self, target: Tensor, x: Tensor, t: Tensor) -> Tensor:
         return self.natural(target).to(x.dtype)
 
+    def finish_nats(self, output: Tensor, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
+        """The cross-entropy of the levels: data on a grid have probabilities, not densities."""
+        return self.divergence(self.target(x, t, x1), output, x, t).double()
+
 
 def _grid(path: Path, bins: int | Tensor | None) -> Grid:
     space = path.data_space

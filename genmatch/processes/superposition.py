@@ -133,9 +133,16 @@ class Superposition(MarkovProcess):
         return torch.stack([process.divergence(target[name], output[name], x, t) for name, process in zip(self.names, self.processes, strict=True)]).sum(0)
 
     def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
-        """One process, drawn by its weight, takes the last step."""
-        nats = torch.stack([process.finish_nats(part, x, t, x1) for process, part in self._parts(output)], -1)
-        return -(self.weights_at(t).log() - nats).logsumexp(-1)
+        """One process, drawn by its weight, takes the last step.
+
+        Raises:
+            GenmatchError: if one process gives data a probability and another a density.
+        """
+        movers = [list(self._parts(output))[i] for i in self._movers]
+        if any(process.data_space != self.data_space for process, _ in movers):
+            raise GenmatchError(f"the parts of {self} read data off a state in different units, as levels and as vectors; bound a part alone.")
+        nats = torch.stack([process.finish_nats(part, x, t, x1) for process, part in movers], -1)
+        return -(self.weights_at(t)[:, self._movers].log() - nats).logsumexp(-1)
 
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         """One process, drawn by its weight, takes the whole step.
