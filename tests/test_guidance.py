@@ -413,13 +413,9 @@ def test_guidance_of_the_rates_is_exact_for_a_time_reversal_and_refused_elsewher
     if source == "mask":
         assert doob_residual(source, "mixture", time) < 1e-9
     else:
-        assert doob_residual(source, "mixture", time) > 5e-4
+        assert doob_residual(source, "mixture", time) > 5e-3
         with pytest.raises(gm.GenmatchError, match=r"those of a time reversal.*rates='reversal'"):
             gm.guidance.classifier_rates(chain(source, "mixture"), lambda x, t: t)
-
-
-def test_mixture_rates_of_the_uniform_source_miss_the_law_by_much():
-    assert max(doob_residual(source, "mixture", 0.2) for source in ("uniform", "tokens")) > 5e-3
 
 
 @pytest.mark.parametrize("solver", ["euler", "tau-leaping"])
