@@ -53,6 +53,38 @@ def in_memory(data: Any, space: Space) -> Batch:
     return x1, conditions
 
 
+def drop(condition: dict[str, Any], null: Mapping[str, Any] | None, share: float, *, rng: torch.Generator) -> dict[str, Any]:
+    """Conditions of which a random share of the samples is told nothing, so that a network also learns what to say without them.
+
+    Args:
+        condition: tensors by name, with one entry a sample.
+        null: what stands for a condition that is not given, by name; one that is not listed stays. All are lost together.
+        share: how many samples lose theirs, in [0, 1].
+        rng: source of randomness, on the device of the conditions.
+
+    Raises:
+        GenmatchError: if nothing is known to stand in for any condition.
+
+    Example:
+        >>> drop({"label": torch.tensor([1, 2])}, {"label": 9}, 1.0, rng=torch.Generator())
+        {'label': tensor([9, 9])}
+    """
+    if not share:
+        return condition
+    lost = {name: value for name, value in (null or {}).items() if name in condition and value is not None}
+    if not lost:
+        raise GenmatchError(
+            f"`drop_condition` needs to know what stands for a condition that is not given, and the model declares {dict(null or {})} for the conditions "
+            f"{sorted(condition)}; set `model.null = {{name: value}}`, and pass data as (x1, condition)."
+        )
+    told = torch.rand(batch_size(condition), device=rng.device, generator=rng) >= share
+    return {**condition, **{name: _where(told, condition[name], value) for name, value in lost.items()}}
+
+
+def _where(told: Tensor, given: Tensor, null: Any) -> Tensor:
+    return torch.where(told.reshape(-1, *[1] * (given.dim() - 1)), given, torch.as_tensor(null).to(given))
+
+
 def _from_memory(x1: State, condition: dict[str, Any], size: int, rng: torch.Generator) -> Iterator[Batch]:
     queue = torch.empty(0, dtype=torch.int64)
     while True:

@@ -50,6 +50,18 @@ def as_condition(condition: Any) -> dict[str, Any]:
     raise GenmatchError(f"`condition` must be a tensor or a dictionary of tensors, got {type(condition).__name__}.")
 
 
+def null_of(model: Model) -> Condition | None:
+    """What a model declares that its conditions are when they are not given, `model.null`: a value by name; None if it declares nothing.
+
+    Raises:
+        GenmatchError: if `null` is no mapping.
+    """
+    null = getattr(model, "null", None)
+    if null is not None and not isinstance(null, Mapping):
+        raise GenmatchError(f"`model.null` must map the names of conditions to their values when not given, got {type(null).__name__}.")
+    return null
+
+
 def _as_it_is(x: State, t: Tensor) -> State:
     return x
 

@@ -31,6 +31,7 @@ class Settings:
     ema: float = 0.999
     validate_every: int = 500
     objective: str = "divergence"
+    drop_condition: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +47,8 @@ class Settings:
             raise GenmatchError(f"`seed` must be an integer, got {self.seed!r}.")
         if not 0 <= _number(self.ema) < 1:
             raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
+        if not 0 <= _number(self.drop_condition) <= 1:
+            raise GenmatchError(f"`drop_condition` must be a probability in [0, 1], got {self.drop_condition!r}.")
         if self.objective not in OBJECTIVES:
             raise unknown("objective", str(self.objective), OBJECTIVES)
         if self.lr_schedule not in ("cosine", "constant"):

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from genmatch.batches import Batch, batches, in_memory
+from genmatch.batches import Batch, batches, drop, in_memory
 from genmatch.errors import GenmatchError, unknown
-from genmatch.models import Predictor, device_of, evaluating
+from genmatch.models import Predictor, device_of, evaluating, null_of
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
 from genmatch.settings import Settings
@@ -68,7 +68,8 @@ def train(
         progress: shows a progress bar with the loss.
         label: what the bar calls this run.
         **settings: `batch_size`, `lr`, `warmup`, `lr_schedule` ("cosine" or "constant"), `weight_decay`, `grad_clip`,
-            `ema` (decay of the average of the weights), `validate_every` (steps), `seed`, and `objective`: "divergence", such as the
+            `ema` (decay of the average of the weights), `validate_every` (steps), `seed`; `drop_condition`, the share of samples that
+            are told `model.null` instead of their condition, for `gm.guidance.classifier_free`; and `objective`: "divergence", such as the
             cross-entropy of a CTMC, or "elbo", weighted so that the loss is a bound of -log p; see `Settings`.
 
     Raises:
@@ -92,6 +93,7 @@ def train(
     objective = OBJECTIVES[plan.objective]
     stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, rng=order), objective)
     held_out = None if validation is None else in_memory(validation, process.data_space)
+    null = null_of(model)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, plan.lr_factor)
     average = AveragedModel(model, multi_avg_fn=_ema(plan.ema))
@@ -102,6 +104,7 @@ def train(
     with _bar(progress, label, steps) as advance:
         for step in range(1, steps + 1):
             x1, condition = _to(next(stream), device)
+            condition = drop(condition, null, plan.drop_condition, rng=rng)
             loss = loss_on(process, model, x1, condition, rng=rng, objective=objective)
             if not bool(torch.isfinite(loss)):
                 raise GenmatchError(f"the loss is {loss.item()} at step {step}; lower `lr` (now {plan.lr}) or check the data and the model.")

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import genmatch as gm
+from genmatch.batches import drop
 from genmatch.generators import Drift
 from genmatch.objectives import low_discrepancy_times
 from genmatch.training import loss_on, train, validation_loss
@@ -316,3 +317,46 @@ def test_a_bad_batch_of_a_loader_is_refused_when_it_comes():
     rows = torch.cat([torch.zeros(4, 1), torch.full((4, 1), math.nan)])
     with pytest.raises(gm.GenmatchError, match="must be finite"):
         train(flow(), tiny(), DataLoader(rows, batch_size=4), steps=5)
+
+
+# Conditions that are dropped
+
+
+def test_a_share_of_the_samples_loses_all_its_conditions_together():
+    given = {"label": torch.arange(4000), "style": torch.ones(4000, 2), "mask": torch.ones(4000)}
+    found = drop(given, {"label": -1, "style": torch.tensor([7.0, 8.0]), "other": 3}, 0.2, rng=seeded())
+    lost = found["label"] == -1
+    assert float(lost.float().mean()) == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(found["style"][lost].unique(dim=0), torch.tensor([[7.0, 8.0]]))
+    assert torch.equal(found["style"][~lost].unique(), torch.ones(1))
+    assert torch.equal(found["label"][~lost], given["label"][~lost])
+    assert found["mask"] is given["mask"]
+    assert drop(given, None, 0.0, rng=seeded()) is given
+
+
+def test_a_network_that_loses_its_label_now_and_then_knows_both_laws():
+    """The label is the token; without it either is as likely, and guidance has two different calls to work with."""
+    process = gm.CTMC(gm.paths.Mixture((1,), vocab_size=2))
+    torch.manual_seed(0)
+    model = gm.nn.MLP(process.space, process.output_shape, width=16, depth=1, labels={"label": 2})
+    tokens = torch.arange(2).repeat(64)
+    settings = {"steps": 120, "lr": 1e-2, "warmup": 0, "ema": 0.9, "seed": 0}
+    trained = train(process, model, (tokens.unsqueeze(-1), {"label": tokens}), drop_condition=0.3, **settings).model
+    x, t, label = torch.full((2, 1), 2), torch.full((2,), 0.5), torch.arange(2)
+    assert trained(x, t, label=label).softmax(-1).squeeze(1).diagonal().min() > 0.95
+    free = gm.guidance.classifier_free(trained, 0)(x, t, label=label).softmax(-1)
+    torch.testing.assert_close(free, torch.full_like(free, 0.5), atol=0.1, rtol=0)
+
+
+def test_what_stands_for_a_lost_condition_must_be_declared():
+    process = gm.Flow(gm.paths.Gaussian((1,)))
+    data = (torch.zeros(8, 1), torch.zeros(8))
+    with pytest.raises(gm.GenmatchError, match=r"`drop_condition` needs to know.*\['condition'\]; set `model.null"):
+        train(process, TinyVector(), data, steps=1, drop_condition=0.5)
+    model = TinyVector()
+    model.null = {"condition": -1.0}
+    assert train(process, model, data, steps=1, drop_condition=0.5).model.null == model.null
+    with pytest.raises(gm.GenmatchError, match="needs to know"):
+        train(process, model, data[0], steps=1, drop_condition=0.5)
+    with pytest.raises(gm.GenmatchError, match=r"probability in \[0, 1\]"):
+        train(process, model, data, steps=1, drop_condition=2)

@@ -56,6 +56,11 @@ class MLP(nn.Module):
         self.last = Modulation(width, condition_width)
         self.heads = vector_heads(output_shape, width)
 
+    @property
+    def null(self) -> dict[str, int] | None:
+        """What each label is when it is not given: its number of classes; None without labels."""
+        return self.condition.classes or None
+
     def forward(self, x: State, t: Tensor, **condition: Tensor) -> State:
         """The output at states `x`, (B, *shape), and times `t`, (B,); labels as keywords, (B,)."""
         vector = self.condition(t, condition)

@@ -72,6 +72,11 @@ class Transformer(nn.Module):
         self.heads = position_heads(space, output_shape, width)
 
     @property
+    def null(self) -> dict[str, int] | None:
+        """What each label is when it is not given: its number of classes; None without labels."""
+        return self.condition.classes or None
+
+    @property
     def head(self) -> nn.Linear:
         """The linear map of a position's features to its outputs, if there is one output: `heads` arranges them."""
         return self.heads.linear  # type: ignore[return-value]

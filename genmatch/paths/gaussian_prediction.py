@@ -104,5 +104,16 @@ class GaussianPrediction(Prediction):
         kept = expand(schedule.sigma(s) / schedule.sigma(t) * memory, x) * (x - expand(schedule.alpha(t), x) * x1)
         return expand(schedule.alpha(s), x) * x1 + kept + expand(schedule.sigma(s) * torch.sqrt(1 - memory**2), x) * fresh
 
+    def steered(self, output: Tensor, push: Tensor, t: Tensor) -> Tensor:
+        """The network's output if the score were larger by `push`, as that of a law times a function is; both (B, *shape).
+
+        Raises:
+            GenmatchError: on a path with a coupling, which has no score.
+        """
+        self.path.require_independent("a push of the score")
+        if self.prediction == "score":
+            return output + push
+        return output + expand(coefficients(self.path.schedule, t, "score", self.prediction)[1], push) * push
+
     def supports(self, ability: str) -> bool:
-        return super().supports(ability) and (ability != "bridge" or self.path.is_independent)
+        return super().supports(ability) and (ability not in ("bridge", "steered") or self.path.is_independent)

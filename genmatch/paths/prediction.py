@@ -49,6 +49,10 @@ class Prediction(ABC):
         """X_s with part of the noise renewed. Optional: only where the noise of a state is known."""
         raise GenmatchError(f"{type(self).__name__} defines no `bridge`: its path has no Gaussian noise to renew; use solver='exact'.")
 
+    def steered(self, output: Tensor, push: Tensor, t: Tensor) -> Tensor:
+        """The output whose score is larger by `push`. Optional: only where the statistic determines a score."""
+        raise GenmatchError(f"{type(self).__name__} defines no `steered`: its path has no score.")
+
     def supports(self, ability: str) -> bool:
         """Whether the optional method `ability` is defined here."""
         optional = getattr(Prediction, ability, None)

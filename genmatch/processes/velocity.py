@@ -62,5 +62,15 @@ class VelocityProcess(MarkovProcess):
         """
         return self.meaning.bridge(output, x, t, s, memory, rng=rng)
 
+    def steered(self, output: Tensor, push: Tensor, t: Tensor) -> Tensor:
+        """The network's output if the score were larger by `push`. Gaussian paths only.
+
+        Args:
+            output: what the network returned, (B, *shape).
+            push: what is added to the score, (B, *shape).
+            t: times in (0, 1), (B,).
+        """
+        return self.meaning.steered(output, push, t)
+
     def supports(self, ability: str) -> bool:
         return super().supports(ability) and self.meaning.supports(ability)
