@@ -13,42 +13,94 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.models import Predictor
+from genmatch.paths.visits import Visit
 from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, batch_size, tree_map
 
-Objective = Callable[[MarkovProcess, Predictor, State, torch.Generator], Tensor]
-"""The loss of each of a batch of data points, in float32 or better, (B,), at times and states that it draws itself."""
+Predict = Callable[[State, Tensor], State]
+"""The network with its conditions bound: states and times, (B,), to outputs."""
 
 _EDGE = 1e-6
 
 
-def divergence(process: MarkovProcess, predict: Predictor, x1: State, rng: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Draw:
+    """What is random in a loss, drawn for a whole batch and cut into parts afterwards.
+
+    Attributes:
+        x1: data points, (B, *shape).
+        x: states on the way to them, (B, *shape).
+        t: their times, float64, (B,).
+        more: what else the objective needs of each, by name.
+    """
+
+    x1: State
+    x: State
+    t: Tensor
+    more: dict[str, State]
+
+    def part(self, rows: slice) -> Draw:
+        """Some of the rows."""
+        return Draw(*(tree_map(lambda v: v[rows], value) for value in (self.x1, self.x, self.t, self.more)))
+
+
+class Objective(ABC):
+    """The loss of each of a batch of data points: what is drawn for it, and what the network is asked there."""
+
+    @abstractmethod
+    def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
+        """Times and states for a whole batch of data points, within which times are spread evenly and couplings make their pairs."""
+
+    @abstractmethod
+    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        """The loss of each row of a draw, in float32 or better, (B,)."""
+
+    def __call__(self, process: MarkovProcess, predict: Predict, x1: State, rng: torch.Generator, condition: Mapping[str, Any] | None = None) -> Tensor:
+        """The loss of each data point of a batch, (B,)."""
+        return self.cost(process, predict, self.draw(process, x1, condition or {}, rng))
+
+
+class Divergence(Objective):
     """The process's divergence at times that are uniform, with the noise known to the target."""
-    n = batch_size(x1)
-    t = low_discrepancy_times(n, process.t_min, rng=rng)
-    x0 = process.path.start(x1, predict.condition, rng=rng)
-    x = process.path.sample(x1, t, x0=x0, rng=rng)
-    return process.divergence(process.target(x, t, x1, x0=x0), _precise(predict(x, t)), x, t)
+
+    def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
+        t = low_discrepancy_times(batch_size(x1), process.t_min, rng=rng)
+        x0 = process.path.start(x1, condition, rng=rng)
+        return Draw(x1, process.path.sample(x1, t, x0=x0, rng=rng), t, {"x0": x0})
+
+    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        target = process.target(draw.x, draw.t, draw.x1, x0=draw.more["x0"])
+        return process.divergence(target, _precise(predict(draw.x, draw.t)), draw.x, draw.t)
 
 
-def elbo(process: MarkovProcess, predict: Predictor, x1: State, rng: torch.Generator) -> Tensor:
-    """The integral of the likelihood bound, at the times and states that `path.visit` chooses for it.
+class Elbo(Objective):
+    """The integral of the likelihood bound, at the times and states that `process.visit` chooses for it.
 
     Raises:
         GenmatchError: if the process has no noise, and so no bound.
     """
-    if not process.has_noise:
-        raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
-    u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
-    return process.path_nats(lambda x, t: _precise(predict(x, t)), x1, u, process.t_min, process.path.t_end, rng=rng)
 
+    def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
+        if not process.has_noise:
+            raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
+        u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
+        visit = process.visit(x1, u, process.t_min, process.path.t_end, rng=rng)
+        return Draw(x1, visit.x, visit.t, {"weight": visit.weight})
+
+    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        return process.visit_nats(_precise(predict(draw.x, draw.t)), Visit(draw.x, draw.t, draw.more["weight"]), draw.x1)
+
+
+divergence, elbo = Divergence(), Elbo()
 
 OBJECTIVES: Mapping[str, Objective] = {"divergence": divergence, "elbo": elbo}
 """Objectives by name: the setting `objective` of `gm.train`."""

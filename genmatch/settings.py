@@ -10,6 +10,8 @@ from genmatch.errors import GenmatchError, positive_integer, unknown
 
 NETWORKS = ("mlp", "transformer")
 OBJECTIVES = ("divergence", "elbo")
+LR_SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("float32", "bf16")
 
 
 def _number(value: Any) -> float:
@@ -19,7 +21,26 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the keyword arguments of `train`."""
+    """How to train; the keyword arguments of `train`.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: data points a step, over all processes.
+        lr: learning rate at its highest.
+        warmup: steps over which it rises.
+        lr_schedule: "cosine" falls to zero at the last step, "constant" does not.
+        weight_decay: of AdamW.
+        grad_clip: largest norm of the gradient.
+        ema: decay of the average of the weights; 0 switches averaging off.
+        validate_every: steps between two validation losses.
+        objective: "divergence" or "elbo".
+        drop_condition: share of the samples that are told `model.null` instead of their condition.
+        seed: of the order of the data, times and noise.
+        accumulate: parts that a process cuts its rows of a batch into; the numbers stay, the memory falls.
+        precision: of the network, "float32" for that of its weights or "bf16" for autocast; times and losses are in float32 or better.
+        explode: training stops if the loss is that many times its usual size, and its size in the beginning.
+        timeout: seconds to wait for another process.
+    """
 
     steps: int
     batch_size: int = 128
@@ -33,11 +54,15 @@ class Settings:
     objective: str = "divergence"
     drop_condition: float = 0.0
     seed: int = 0
+    accumulate: int = 1
+    precision: str = "float32"
+    explode: float = 1e4
+    timeout: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every"):
+        for name in ("steps", "batch_size", "validate_every", "accumulate"):
             positive_integer(getattr(self, name), name)
-        for name in ("lr", "grad_clip"):
+        for name in ("lr", "grad_clip", "timeout"):
             if not 0 < _number(getattr(self, name)) < math.inf:
                 raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
         for name in ("warmup", "weight_decay"):
@@ -49,10 +74,14 @@ class Settings:
             raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
         if not 0 <= _number(self.drop_condition) <= 1:
             raise GenmatchError(f"`drop_condition` must be a probability in [0, 1], got {self.drop_condition!r}.")
+        if not _number(self.explode) > 1:
+            raise GenmatchError(f"`explode` must be more than 1, got {self.explode!r}; infinity never stops.")
         if self.objective not in OBJECTIVES:
             raise unknown("objective", str(self.objective), OBJECTIVES)
-        if self.lr_schedule not in ("cosine", "constant"):
+        if self.lr_schedule not in LR_SCHEDULES:
             raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", str(self.precision), PRECISIONS)
 
     def lr_factor(self, step: int) -> float:
         """Learning rate after `step` steps, as a fraction of `lr`: a linear rise, then a cosine to zero or a constant."""

@@ -4,27 +4,38 @@ r"""Training: one loop for every process.
 
 Its minimiser is the posterior mean of the target, whatever the process: for a flow this is flow matching, for a CTMC it is
 the cross-entropy training of a posterior network (Algorithm 8 of the lecture notes on discrete diffusion).
+
+What is random in a step is drawn for the whole batch from (seed, step), and each process works on its rows of it; so several processes,
+accumulation, or a stop in between leave the numbers as they are.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from genmatch.batches import Batch, batches, drop, in_memory
+from genmatch.batches import Batch, Pair, batches, in_memory, number_of_points
+from genmatch.engine import engine
 from genmatch.errors import GenmatchError, unknown
-from genmatch.models import Predictor, device_of, evaluating, null_of
+from genmatch.interrupts import Interrupts, stop
+from genmatch.journal import Journal
+from genmatch.models import Predictor, device_of, evaluating
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
+from genmatch.saving import Saver
 from genmatch.settings import Settings
+from genmatch.steps import Step, StepResult
 from genmatch.tensors import State, batch_size, tree_map
+from genmatch.trainstate import TrainState
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,11 @@ def train(
     validation: Any = None,
     progress: bool = False,
     label: str = "training",
+    checkpoint: str | Path | None = None,
+    every: int = 500,
+    keep: int = 2,
+    resume: bool = False,
+    metrics: str | Path | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Trains a network to predict the posterior mean of the process's target.
@@ -67,14 +83,19 @@ def train(
         validation: held-out data in memory, x1 or (x1, condition), for a loss that is comparable from step to step.
         progress: shows a progress bar with the loss.
         label: what the bar calls this run.
+        checkpoint: folder of checkpoints. Ctrl-C and SIGTERM then save and end the program.
+        every: steps between two checkpoints; one more is written at the end.
+        keep: how many checkpoints stay.
+        resume: goes on from the newest checkpoint that is whole, with a warning that names those that are not; starts where there is none.
+        metrics: file of JSON lines with the loss, the learning rate and the norm of the gradient of each step.
         **settings: `batch_size`, `lr`, `warmup`, `lr_schedule` ("cosine" or "constant"), `weight_decay`, `grad_clip`,
             `ema` (decay of the average of the weights), `validate_every` (steps), `seed`; `drop_condition`, the share of samples that
             are told `model.null` instead of their condition, for `gm.guidance.classifier_free`; and `objective`: "divergence", such as the
-            cross-entropy of a CTMC, or "elbo", weighted so that the loss is a bound of -log p; see `Settings`.
+            cross-entropy of a CTMC, or "elbo", weighted so that the loss is a bound of -log p; see `Settings` for all of them.
 
     Raises:
-        GenmatchError: if the data, the settings or the model do not fit, before the first step; or if the loss stops being
-            finite.
+        GenmatchError: if the data, the settings, the model or the checkpoint do not fit, before the first step; or if the loss stops
+            being finite or explodes, or a checkpoint cannot be written. Checkpoints that were written before stay.
 
     Example:
         >>> import genmatch as gm
@@ -87,50 +108,47 @@ def train(
     plan = _plan(steps, settings)
     if not isinstance(model, torch.nn.Module):
         raise GenmatchError(f"`model` must be a torch.nn.Module to be trained, got {type(model).__name__}.")
+    saver = Saver(None if checkpoint is None else Path(checkpoint), every, keep, resume)
     device = device_of(model)
-    order = torch.Generator().manual_seed(plan.seed)
-    rng = torch.Generator(device).manual_seed(plan.seed)
-    objective = OBJECTIVES[plan.objective]
-    stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, rng=order), objective)
     held_out = None if validation is None else in_memory(validation, process.data_space)
-    null = null_of(model)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, plan.lr_factor)
-    average = AveragedModel(model, multi_avg_fn=_ema(plan.ema))
-    losses: list[float] = []
-    checks: list[tuple[int, float]] = []
-    start = time.perf_counter()
-    model.train()
-    with _bar(progress, label, steps) as advance:
-        for step in range(1, steps + 1):
-            x1, condition = _to(next(stream), device)
-            condition = drop(condition, null, plan.drop_condition, rng=rng)
-            loss = loss_on(process, model, x1, condition, rng=rng, objective=objective)
-            if not bool(torch.isfinite(loss)):
-                raise GenmatchError(f"the loss is {loss.item()} at step {step}; lower `lr` (now {plan.lr}) or check the data and the model.")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.grad_clip)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(model)
-            losses.append(loss.item())
-            if held_out is not None and (step % plan.validate_every == 0 or step == steps):
-                checks.append((step, validation_loss(process, average.module, _to(held_out, device), seed=plan.seed, objective=objective)))
-            advance(losses, checks)
-    return TrainResult(average.module.eval(), losses, checks, time.perf_counter() - start, asdict(plan))
+    with engine(device, plan.timeout) as together, Interrupts(saver.root is not None) as interrupts:
+        state = _fresh(model, plan, number_of_points(data))
+        saver.begin(state, together)
+        objective = OBJECTIVES[plan.objective]
+        stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, seed=plan.seed, start=state.step), objective)
+        together.share([*model.parameters(), *model.buffers(), *state.average.parameters(), *state.average.buffers()])
+        report = _Report(Journal(Path(metrics) if metrics and together.is_first else None, state.step), progress and together.is_first, label)
+        _run(state, Step(process, state, together), stream, _Validation(process, held_out, objective, device), saver, interrupts, report)
+    return TrainResult(state.average.module.eval(), state.losses, state.checks, state.seconds, asdict(plan))
+
+
+def _run(state: TrainState, step: Step, stream: Iterator[Batch], validate: _Validation, saver: Saver, interrupts: Interrupts, report: _Report) -> None:
+    """Steps until the last one, or until a signal to stop comes, after which everything is saved."""
+    plan = state.settings
+    state.model.train()
+    before, start = state.seconds, time.perf_counter()
+    with report.shown(state):
+        while state.step < plan.steps:
+            result = step.take(next(stream), interrupts.received, saver.last)
+            if state.step % plan.validate_every == 0 or state.step == plan.steps:
+                validate(state)
+            state.seconds = before + time.perf_counter() - start
+            report.step(state, result)
+            if result.signal or saver.due(state):
+                report.journal.flush()
+                saver.save(state, step.together)
+            if result.signal:
+                raise stop(result.signal)
 
 
 def loss_on(
     process: MarkovProcess, model: torch.nn.Module, x1: State, condition: dict[str, Any], *, rng: torch.Generator, objective: Objective = divergence
 ) -> Tensor:
     """The loss of a batch, a scalar in float32 or better: the mean of an objective a coordinate."""
-    return objective(process, Predictor(process, model, condition), x1, rng).mean() / process.space.size
+    return objective(process, Predictor(process, model, condition), x1, rng, condition).mean() / process.space.size
 
 
-def validation_loss(
-    process: MarkovProcess, model: torch.nn.Module, data: Batch, *, seed: int = 0, size: int = 1024, objective: Objective = divergence
-) -> float:
+def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Pair, *, seed: int = 0, size: int = 1024, objective: Objective = divergence) -> float:
     """The loss on held-out data at times and noise that are the same at every call with this `seed`."""
     x1, condition = data
     rng = torch.Generator(device_of(model)).manual_seed(seed)
@@ -150,23 +168,19 @@ def _plan(steps: int, settings: dict[str, Any]) -> Settings:
     return Settings(steps=steps, **settings)
 
 
+def _fresh(model: torch.nn.Module, plan: Settings, points: int) -> TrainState:
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
+    return TrainState(model, AveragedModel(model, multi_avg_fn=_ema(plan.ema)), optimiser, plan, points)
+
+
 def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch], objective: Objective) -> Iterator[Batch]:
     """The stream, after one call of the model on its first batch: a model that does not fit fails before any work."""
     first = next(stream)
+    device = device_of(model)
+    batch = first.to(device)
     with torch.no_grad(), evaluating(model):
-        x1, condition = _to(first, device_of(model))
-        loss_on(process, model, x1, condition, rng=torch.Generator(device_of(model)).manual_seed(0), objective=objective)
-
-    def again() -> Iterator[Batch]:
-        yield first
-        yield from stream
-
-    return again()
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    x1, condition = batch
-    return tree_map(lambda v: v.to(device), x1), tree_map(lambda v: v.to(device), condition)
+        loss_on(process, model, batch.x1, batch.condition, rng=torch.Generator(device).manual_seed(0), objective=objective)
+    return itertools.chain([first], stream)
 
 
 def _ema(decay: float) -> Any:
@@ -179,21 +193,61 @@ def _ema(decay: float) -> Any:
     return torch.no_grad()(update)
 
 
+@dataclass(frozen=True)
+class _Validation:
+    """Measures the loss on held-out data, if there are any."""
+
+    process: MarkovProcess
+    data: Pair | None
+    objective: Objective
+    device: torch.device
+
+    def __call__(self, state: TrainState) -> None:
+        if self.data is not None:
+            held_out = tree_map(lambda v: v.to(self.device), self.data[0]), tree_map(lambda v: v.to(self.device), self.data[1])
+            loss = validation_loss(self.process, state.average.module, held_out, seed=state.settings.seed, objective=self.objective)
+            state.checks.append((state.step, loss))
+
+
+class _Report:
+    """Tells of each step: a line of the journal, and a progress bar if it is shown."""
+
+    def __init__(self, journal: Journal, bar: bool, label: str) -> None:
+        self.journal, self.bar, self.label = journal, bar, label
+        self._advance: Callable[[TrainState], None] = lambda state: None
+
+    @contextmanager
+    def shown(self, state: TrainState) -> Iterator[None]:
+        """Shows the bar for the time of a block, and closes the journal after it."""
+        try:
+            if self.bar:
+                with _bar(self.label, state) as self._advance:
+                    yield
+            else:
+                yield
+        finally:
+            self.journal.close()
+
+    def step(self, state: TrainState, result: StepResult) -> None:
+        """Called after each step."""
+        lr = state.optimiser.param_groups[0]["lr"]
+        held_out = {"validation": state.checks[-1][1]} if state.checks and state.checks[-1][0] == state.step else {}
+        self.journal.write(step=state.step, loss=result.loss, lr=lr, gradient=result.norm, seconds=round(state.seconds, 3), **held_out)
+        self._advance(state)
+
+
 @contextmanager
-def _bar(shown: bool, label: str, steps: int) -> Iterator[Any]:
-    """A function to call after each step with the losses so far; it draws a progress bar if `shown`."""
-    if not shown:
-        yield lambda losses, checks: None
-        return
+def _bar(label: str, state: TrainState) -> Iterator[Callable[[TrainState], None]]:
+    """A function to call after each step; it draws a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
     with Progress(*columns) as bar:
-        task = bar.add_task(label, total=steps, loss="")
+        task = bar.add_task(label, total=state.settings.steps, completed=state.step, loss="")
 
-        def advance(losses: list[float], checks: list[tuple[int, float]]) -> None:
-            recent = sum(losses[-50:]) / len(losses[-50:])
-            held_out = f", held out {checks[-1][1]:.4f}" if checks else ""
-            bar.update(task, advance=1, loss=f"loss {recent:.4f}{held_out}")
+        def advance(state: TrainState) -> None:
+            recent = sum(state.losses[-50:]) / len(state.losses[-50:])
+            held_out = f", held out {state.checks[-1][1]:.4f}" if state.checks else ""
+            bar.update(task, completed=state.step, loss=f"loss {recent:.4f}{held_out}")
 
         yield advance

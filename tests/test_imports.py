@@ -61,3 +61,15 @@ def test_the_source_keeps_its_promises(path):
         about_process = kind and any(isinstance(part, ast.Name | ast.Attribute) and "process" in ast.unparse(part) for part in ast.walk(node.args[0]))
         assert inside or not about_process or ast.unparse(node.args[1]).endswith(allowed), f"line {node.lineno}: no branch on the kind of process"
     assert len(path.read_text().splitlines()) < 500
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_is_pickled(path):
+    """A file that is loaded must not be able to run code."""
+    modules = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    unsafe = {"torch.load", "torch.save", "torch.jit.load", "torch.package", "dist.broadcast_object_list", "dist.all_gather_object", "np.load"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & modules
+        assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in unsafe), f"line {node.lineno}: {ast.unparse(node)}"

@@ -78,8 +78,8 @@ def test_a_seed_repeats_a_run_and_leaves_the_global_state_alone(form):
 def test_batches_show_every_point_once_an_epoch():
     from genmatch.batches import batches
 
-    stream = batches(torch.arange(6.0).unsqueeze(-1), gm.spaces.Euclidean((1,)), 4, rng=seeded())
-    seen = torch.cat([next(stream)[0].flatten() for _ in range(3)])
+    stream = batches(torch.arange(6.0).unsqueeze(-1), gm.spaces.Euclidean((1,)), 4, seed=0)
+    seen = torch.cat([next(stream).x1.flatten() for _ in range(3)])
     assert seen[:6].sort().values.tolist() == seen[6:].sort().values.tolist() == list(range(6))
 
 
@@ -252,7 +252,7 @@ def test_a_loss_that_stops_being_finite_raises():
             self.calls += 1
             return super().forward(x, t) * (math.nan if self.calls > 3 else 1.0)
 
-    with pytest.raises(gm.GenmatchError, match=r"loss is nan at step 3; lower `lr` \(now 0.001\) or check the data"):
+    with pytest.raises(gm.GenmatchError, match=r"loss is nan at step 3 on process 0: .*lower `lr` \(now 0.001\) or check the data"):
         train(flow(), Fragile(), DATA, steps=10)
 
 
@@ -290,7 +290,13 @@ BAD_RUNS = [
     ({"warmup": -1}, "`warmup` must be at least 0"),
     ({"lr_schedule": "linear"}, "`lr_schedule` must be 'cosine' or 'constant', got 'linear'"),
     ({"seed": "one"}, "`seed` must be an integer, got 'one'"),
-    ({"learning_rate": 1e-3}, r"unknown setting `learning_rate`.*Known: batch_size"),
+    ({"precision": "fp8"}, "unknown precision `fp8`"),
+    ({"accumulate": 5}, r"`batch_size` = 4 cannot be cut into 5 parts"),
+    ({"timeout": 0}, "`timeout` must be positive"),
+    ({"explode": 1}, "`explode` must be more than 1"),
+    ({"resume": True}, "`resume` needs the folder"),
+    ({"checkpoint": "nowhere", "every": 0}, "`every` must be a positive integer"),
+    ({"learning_rate": 1e-3}, r"unknown setting `learning_rate`.*Known: accumulate, batch_size"),
     ({"batchsize": 3}, "unknown setting `batchsize`; did you mean `batch_size`"),
 ]
 

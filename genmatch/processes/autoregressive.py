@@ -18,7 +18,7 @@ from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Generator, Jump
 from genmatch.paths.base import Path
 from genmatch.paths.sequential import Sequential
-from genmatch.processes.base import Predict
+from genmatch.paths.visits import Visit
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.tensors import bernoulli, draw_categorical, expand
 
@@ -71,9 +71,13 @@ class Autoregressive(PosteriorProcess):
     def bound_is_tight(self) -> bool:
         return True
 
-    def path_nats(self, predict: Predict, x1: Tensor, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Tensor:
-        """-log p(x1) itself, by one call on the whole sequence: a causal network does not see the token that it predicts."""
-        return self.nats(x1, predict(x1, torch.full_like(u, start))).double().sum(-1)
+    def visit(self, x1: Tensor, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
+        """The whole sequence, once: a causal network does not see the token that it predicts."""
+        return Visit(x1, torch.full_like(u, start), torch.ones_like(u))
+
+    def visit_nats(self, output: Tensor, visit: Visit, x1: Tensor) -> Tensor:
+        """-log p(x1) itself."""
+        return self.nats(x1, output).double().sum(-1)
 
     def _place(self, x: Tensor) -> Tensor:
         """The place of each position counted from the first mask, (B, L): negative where a token is revealed."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
+from genmatch.paths.visits import Visit
 from genmatch.spaces import Space
 from genmatch.tensors import State
 
@@ -167,8 +168,16 @@ class MarkovProcess(ABC):
             end: the latest time.
             rng: source of randomness.
         """
-        visit = self.path.visit(x1, u, start, end, rng=rng)
-        return visit.weight * self.kl_rate(predict(visit.x, visit.t), visit.x, visit.t, x1)
+        visit = self.visit(x1, u, start, end, rng=rng)
+        return self.visit_nats(predict(visit.x, visit.t), visit, x1)
+
+    def visit(self, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
+        """The states at which `path_nats` asks the network; those of the path by default. The arguments are the same."""
+        return self.path.visit(x1, u, start, end, rng=rng)
+
+    def visit_nats(self, output: State, visit: Visit, x1: State) -> Tensor:
+        """What the network's output at the states of a visit adds to the integral, nats, (B,)."""
+        return visit.weight * self.kl_rate(output, visit.x, visit.t, x1)
 
     def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
         """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""

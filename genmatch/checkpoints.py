@@ -1,0 +1,237 @@
+r"""Checkpoints: everything a run needs to go on, in a folder that is either whole or not there.
+
+    step-00000500/
+        model.safetensors  average.safetensors  optimizer.safetensors  history.safetensors
+        manifest.json        format, step, settings, versions, and the size and SHA-256 of each file and of itself
+
+A folder is written under another name, synced to the disk, and renamed; so a run that is killed at any moment leaves the checkpoints
+that it had. What is read is checked against the manifest first. Nothing is unpickled: a file holds numbers, and loading runs no code.
+The hashes find damage; against a forger who recomputes them they only make sure that what is loaded has the names, shapes and types of
+the run at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from genmatch.errors import GenmatchError
+
+FORMAT = 1
+FILES = ("model", "average", "optimizer", "history")
+_HIDDEN = (".writing-", ".removing-")
+_PARSING = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError, RecursionError)
+"""What parsers raise over bytes that were made to confuse them."""
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and is what its manifest says.
+
+    Attributes:
+        folder: where it was read from.
+        step: optimiser steps done.
+        info: what else the run wrote: `settings`, `seconds` and `data`.
+        versions: of genmatch, torch, numpy and safetensors when it was written.
+        files: tensors by name, of each of `FILES`.
+    """
+
+    folder: Path
+    step: int
+    info: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, dict[str, Tensor]]
+
+
+def save(root: Path, step: int, files: Mapping[str, Tensors], info: Mapping[str, Any], *, keep: int) -> Path:
+    """Writes the checkpoint of a step and removes all but the newest `keep`.
+
+    Args:
+        root: folder of the run's checkpoints, which must exist.
+        step: optimiser steps done.
+        files: tensors by name, for each of `FILES`.
+        info: what JSON can hold: settings and the like.
+        keep: how many checkpoints stay.
+
+    Raises:
+        GenmatchError: if the disk is full, the folder is gone, or anything else stops it; those written before are left as they were.
+    """
+    from safetensors.torch import save as as_bytes
+
+    final = root / f"step-{step:08d}"
+    part = root / f"{_HIDDEN[0]}{os.getpid()}-{final.name}"
+    try:
+        os.mkdir(part)
+        listed = {}
+        for name in FILES:
+            content = as_bytes({key: value.detach().cpu().contiguous().clone() for key, value in files[name].items()})
+            listed[f"{name}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            _write(part / f"{name}.safetensors", content)
+        manifest = {"format": FORMAT, "step": step, "info": dict(info), "versions": _versions(), "files": listed}
+        _write(part / "manifest.json", (json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1) + "\n").encode())
+        _sync(part)
+        if final.exists():  # only one that did not verify: a run goes on from the newest that does
+            _remove(final)
+        os.rename(part, final)
+        _sync(root)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise GenmatchError(_failure(root, step, error)) from error
+    for old in folders(root)[:-keep]:
+        _remove(old)
+    return final
+
+
+def folders(root: Path) -> list[Path]:
+    """The checkpoints in a folder, whole or not, oldest first."""
+    try:
+        return sorted(path for path in root.iterdir() if path.name.startswith("step-") and path.name[5:].isdigit())
+    except OSError:
+        return []
+
+
+def prepare(root: Path) -> None:
+    """Makes the folder of checkpoints, tries to write there, and removes what a killed run left half done.
+
+    Raises:
+        GenmatchError: if it cannot be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f"{_HIDDEN[0]}{os.getpid()}-probe"
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+    except OSError as error:
+        raise GenmatchError(f"checkpoints cannot be written to `{root}` ({error}); choose a folder that can be written to.") from error
+    for left in root.iterdir():
+        if left.name.startswith(_HIDDEN):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and why newer ones were refused; None if the folder holds no checkpoint.
+
+    Raises:
+        GenmatchError: if there are checkpoints and none is whole.
+    """
+    refused: list[str] = []
+    for folder in reversed(folders(root)):
+        try:
+            return read(folder), refused
+        except GenmatchError as error:
+            refused.append(str(error))
+    if refused:
+        raise GenmatchError(f"none of the {len(refused)} checkpoints in `{root}` is whole: {' '.join(refused)} Delete them to start from the beginning.")
+    return None, refused
+
+
+def read(folder: Path) -> Checkpoint:
+    """Reads a checkpoint after checking every file of it.
+
+    Raises:
+        GenmatchError: if anything is missing, changed, or not what this version writes.
+    """
+    manifest = _manifest(folder)
+    files = {name: _tensors(folder / f"{name}.safetensors", manifest["files"][f"{name}.safetensors"]) for name in FILES}
+    if folder.name.startswith("step-") and folder.name != f"step-{manifest['step']:08d}":
+        raise GenmatchError(f"`{folder}` holds the checkpoint of step {manifest['step']}; it was renamed or swapped.")
+    return Checkpoint(folder, manifest["step"], manifest["info"], manifest["versions"], files)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        found = manifest.pop("sha256")
+    except OSError as error:
+        raise GenmatchError(f"`{folder}` is no whole checkpoint: its manifest cannot be read ({error}).") from error
+    except _PARSING as error:
+        raise GenmatchError(f"`{path}` is damaged: it is no manifest ({type(error).__name__}).") from error
+    if manifest.get("format") != FORMAT:
+        raise GenmatchError(f"`{path}` has format {manifest.get('format')!r}, and this version reads {FORMAT}; use the version that wrote it.")
+    if found != _digest(manifest):
+        raise GenmatchError(f"`{path}` is damaged or was edited: its SHA-256 is not the one that it states.")
+    kinds = {"step": int, "info": dict, "versions": dict, "files": dict}
+    right = all(type(manifest.get(name)) is kind for name, kind in kinds.items()) and manifest["step"] >= 0
+    if not right or set(manifest["files"]) != {f"{name}.safetensors" for name in FILES}:
+        raise GenmatchError(f"`{path}` is no manifest of a checkpoint: it lacks {', '.join(kinds)} of the right kind.")
+    return manifest
+
+
+def _tensors(path: Path, stated: Any) -> dict[str, Tensor]:
+    """The tensors of a file, parsed from the very bytes that were checked."""
+    from safetensors.torch import load
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GenmatchError(f"`{path}` cannot be read ({error}).") from error
+    if not isinstance(stated, dict) or stated != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
+        raise GenmatchError(f"`{path}` is damaged: its {len(content)} bytes are not those of the manifest.")
+    try:
+        return load(content)
+    except _PARSING as error:
+        raise GenmatchError(f"`{path}` is not a safetensors file ({type(error).__name__}: {error}).") from error
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("genmatch", "torch", "numpy", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder last."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a checkpoint under another name, so that no half of one is found; what is left is removed at the next start."""
+    hidden = folder.with_name(f"{_HIDDEN[1]}{os.getpid()}-{folder.name}")
+    try:
+        os.rename(folder, hidden)
+    except OSError:
+        return
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _failure(root: Path, step: int, error: OSError) -> str:
+    before = folders(root)
+    kept = f"the last one is `{before[-1]}`" if before else "there is none before it"
+    mend = "make it again" if not root.exists() else "free space or permit writing there"
+    return f"the checkpoint of step {step} cannot be written to `{root}` ({error}); {kept}; {mend}, and start again with resume=True."

@@ -1,0 +1,163 @@
+r"""One step of training: draws for the whole batch, gradients of this process's rows of it, one move of the optimiser.
+
+    gradient = (1 / (B size)) sum over parts p of the gradient of sum over rows p, p + P, p + 2 P, ... of the cost
+
+with P parts: one for each process and piece of the accumulation. Rows are dealt out like cards, so that each part has times from all
+of [0, 1).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmatch import draws
+from genmatch.batches import Batch, drop
+from genmatch.engine import Engine
+from genmatch.errors import GenmatchError
+from genmatch.models import Predictor, device_of, null_of
+from genmatch.objectives import OBJECTIVES, Draw
+from genmatch.processes.base import MarkovProcess
+from genmatch.tensors import State, batch_size, tree_map
+from genmatch.trainstate import TrainState
+
+_USUAL = 100
+"""Losses of which the median is the usual size."""
+_EARLIEST = 20
+"""Losses before which there is no usual size."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step was.
+
+    Attributes:
+        loss: over the whole batch, a coordinate.
+        norm: of the gradient before it was clipped.
+        signal: the highest number of a signal to stop that any process has received, 0 for none.
+    """
+
+    loss: float
+    norm: float
+    signal: int
+
+
+class Step:
+    """The step of a process with a network.
+
+    Args:
+        process: what is learned.
+        state: changed by each step.
+        together: the processes that share it.
+
+    Raises:
+        GenmatchError: if a batch has fewer rows than there are parts.
+    """
+
+    def __init__(self, process: MarkovProcess, state: TrainState, together: Engine) -> None:
+        self.process, self.state, self.together = process, state, together
+        self.plan = state.settings
+        self.device = device_of(state.model)
+        self.objective = OBJECTIVES[self.plan.objective]
+        self.parts = together.size * self.plan.accumulate
+        if self.parts > self.plan.batch_size:
+            raise GenmatchError(
+                f"`batch_size` = {self.plan.batch_size} cannot be cut into {self.parts} parts, `accumulate` = {self.plan.accumulate} for each of "
+                f"{together.size} processes; it counts the data points of all of them together."
+            )
+        self.null = null_of(state.model)
+        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+
+    def take(self, batch: Batch, signal: int, last: str) -> StepResult:
+        """Goes one step down the loss of a batch; nothing changes if it is refused.
+
+        Args:
+            batch: the whole batch, the same on each process.
+            signal: to stop, that this process has received.
+            last: where the last checkpoint is, for messages.
+
+        Raises:
+            GenmatchError: if the loss or its gradient is not finite, or explodes.
+        """
+        state, plan = self.state, self.plan
+        index = state.step
+        for group in state.optimiser.param_groups:
+            group["lr"] = plan.lr * plan.lr_factor(index)
+        state.optimiser.zero_grad(set_to_none=True)
+        total, trouble = self._gradients(batch.to(self.device), index)
+        notes = torch.zeros(2, dtype=torch.float64)
+        notes[0], notes[1] = float(trouble is not None), signal
+        everyone = self.together.gather(notes)
+        loss = float(self.together.reduce(total.cpu()))
+        self._refuse(trouble, everyone[:, 0], loss, last)
+        self.together.reduce_gradients(self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, plan.grad_clip))
+        if not math.isfinite(norm):
+            raise GenmatchError(f"the gradient is {norm} at step {index + 1}, and the loss is {loss:.6g}; {self._mend(last)}")
+        state.optimiser.step()
+        state.average.update_parameters(state.model)
+        state.losses.append(loss)
+        state.step += 1
+        return StepResult(loss, norm, int(everyone[:, 1].max()))
+
+    def _gradients(self, batch: Batch, index: int) -> tuple[Tensor, str | None]:
+        """The loss of this process's rows, float64, with its gradients; and what is wrong with them."""
+        n = batch_size(batch.x1)
+        rng = draws.rng(self.plan.seed, "training", index, self.device)
+        drawn = self.objective.draw(self.process, batch.x1, batch.condition, rng)
+        told = drop(batch.condition, self.null, self.plan.drop_condition, rng=draws.rng(self.plan.seed, "conditions", index, self.device))
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for part in range(self.together.rank, self.parts, self.together.size):
+            rows = slice(part, None, self.parts)
+            if part >= n:
+                continue
+            condition = tree_map(lambda v, rows=rows: v[rows], told)
+            with draws.globally(self.plan.seed, f"network {part} of {self.parts}", index, self.device):
+                cost = self.objective.cost(self.process, self._predict(condition), drawn.part(rows))
+            total += cost.detach().double().sum()
+            if not bool(torch.isfinite(cost).all()):
+                return total / (n * self.process.space.size), _where(cost, drawn.part(rows), batch.index[rows])
+            self.together.backward(cost.sum() / (n * self.process.space.size))
+        return total / (n * self.process.space.size), None
+
+    def _predict(self, condition: dict[str, Tensor]) -> Callable[[State, Tensor], State]:
+        predictor = Predictor(self.process, self.state.model, condition)
+        if self.plan.precision == "float32":
+            return predictor
+
+        def predict(x: State, t: Tensor) -> State:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                return predictor(x, t)
+
+        return predict
+
+    def _refuse(self, trouble: str | None, troubled: Tensor, loss: float, last: str) -> None:
+        """Stops every process if the loss of one is not finite, or the loss of all is far beyond what it was."""
+        step, rank = self.state.step + 1, self.together.rank
+        if trouble is not None:
+            raise GenmatchError(f"the loss is {loss} at step {step} on process {rank}: {trouble}; {self._mend(last)}")
+        if bool(troubled.any()):
+            raise GenmatchError(f"the loss of process {int(troubled.nonzero()[0])} is not finite at step {step}; its own message says where.")
+        losses = self.state.losses
+        if len(losses) >= _EARLIEST:
+            usual = max(statistics.median(map(abs, some)) for some in (losses[:_EARLIEST], losses[-_USUAL:]))
+            if abs(loss) > self.plan.explode * usual:
+                raise GenmatchError(
+                    f"the loss is {loss:.4g} at step {step}, {abs(loss) / usual if usual else math.inf:.2g} times its usual size; {self._mend(last)}"
+                )
+
+    def _mend(self, last: str) -> str:
+        return f"lower `lr` (now {self.plan.lr}) or check the data and the model. The weights are those before this step; {last}."
+
+
+def _where(cost: Tensor, drawn: Draw, index: Tensor) -> str:
+    """Which rows of a batch are not finite."""
+    bad = ~torch.isfinite(cost)
+    t, points = drawn.t[bad], index[bad.to(index.device)].tolist()
+    named = ", ".join(map(str, points[:8])) + (", ..." if len(points) > 8 else "")
+    return f"{len(points)} of {len(cost)} points of its batch, at t from {t.min():.4g} to {t.max():.4g}, data points {named}"
