@@ -49,6 +49,14 @@ class Prediction(ABC):
         """X_s with part of the noise renewed. Optional: only where the noise of a state is known."""
         raise GenmatchError(f"{type(self).__name__} defines no `bridge`: its path has no Gaussian noise to renew; use solver='exact'.")
 
+    def gain(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> Tensor:
+        """How far X_s moves with the data predicted at `t`, (B,). Optional: only where steps are affine in the data."""
+        raise GenmatchError(f"{type(self).__name__} defines no `gain`: a step on its path is not affine in the data; use solver='exact'.")
+
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`. Optional, as `bridge` is."""
+        raise GenmatchError(f"{type(self).__name__} defines no `renoise`: its path has no Gaussian noise to renew; use solver='exact'.")
+
     def supports(self, ability: str) -> bool:
         """Whether the optional method `ability` is defined here."""
         optional = getattr(Prediction, ability, None)
