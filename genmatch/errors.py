@@ -15,6 +15,17 @@ class GenmatchError(ValueError):
     """
 
 
+class Unfinished(GenmatchError):
+    """A simulation that took more network calls than it may.
+
+    Attributes:
+        run: what was simulated until then, a `genmatch.sampling.Run` with the states at the times that were reached; None if it
+            was not kept.
+    """
+
+    run: Any = None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
     """The error for a name that nobody registered; it lists the near names, or all of them.
 

@@ -88,6 +88,7 @@ class Predictor:
         self.keep = keep or _as_it_is
         self.calls = 0
         self._whole = 0
+        self._rows = torch.zeros((), dtype=torch.int64)
         self._reader: Reader | None = None
         self._time_dtype = next((part.dtype for part in floating_parts(model)), None)
 
@@ -110,13 +111,25 @@ class Predictor:
             self._reader = Reader(self.model, self.condition, self.process.output_shape, self._dtype(x))
         return self._reader.read(self.keep(x, t), t)
 
-    def of(self, solver: Solver) -> Callable[[State, Tensor], Any]:
-        """How `solver` asks for outputs: whole ones, or, where it and the process read parts only, lazy ones."""
+    def of_rows(self, x: State, t: Tensor, rows: Tensor) -> State:
+        """The outputs of the samples with a True in `rows`, (N, ...), for states and times of all."""
+        self.calls += 1
+        self._rows = self._rows + rows.long().cpu()
+        some = lambda value: value[rows]  # noqa: E731
+        t, x, condition = t[rows], tree_map(some, self.keep(x, t)), tree_map(some, self.condition)
+        output = self.model(x, t.to(self._dtype(x)), **condition)
+        check_output(self.process.output_shape, output, len(t))
+        return output
+
+    def of(self, solver: Solver) -> Callable[..., Any]:
+        """How `solver` asks for outputs: whole ones, those of some rows, or, where it and the process read parts only, lazy ones."""
+        if solver.rowwise:
+            return self.of_rows
         return self.where_read if solver.sparse and self.process.sparse else self
 
     def spent(self, n: int) -> Tensor:
         """Network calls that each of `n` samples took, (n,): a sample of which nothing was read took none."""
-        whole = torch.full((n,), self._whole)
+        whole = torch.full((n,), self._whole) + self._rows
         return whole if self._reader is None or self._reader.calls is None else whole + self._reader.calls.cpu()
 
     def _dtype(self, x: State) -> torch.dtype:

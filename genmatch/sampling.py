@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmatch import solvers
 from genmatch.constraints import known
-from genmatch.errors import GenmatchError, positive_integer
+from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
@@ -72,6 +72,7 @@ def simulate(
 
     Raises:
         GenmatchError: if an argument does not fit, before anything is computed; or if the simulation leaves the space.
+        Unfinished: if a solver hits its limit of calls; the error's `run` holds the states until then.
 
     Example:
         >>> import genmatch as gm
@@ -87,7 +88,13 @@ def simulate(
     keep = known(process.path, clamp, batch_size(x0)).start(x0, rng)
     predict = Predictor(process, model, conditions, keep)
     with torch.no_grad(), evaluating(model):
-        states = list(_walk(process, chosen, predict, x0, times, rng))
+        states: list[State] = []
+        try:
+            for x in _walk(process, chosen, predict, x0, times, rng):
+                states.append(x)
+        except Unfinished as stop:
+            stop.run = Run(states, times[: len(states)], predict.calls, predict.spent(batch_size(x0)))
+            raise
     process.space.validate(states[-1], "the simulated state")
     return Run(states, times, predict.calls, predict.spent(batch_size(x0)))
 
@@ -115,7 +122,8 @@ def sample(
         n: how many samples.
         steps: steps of the grid on [0, 1].
         solver: a name or a `Solver`; the recommended one by default.
-        grid: where the times lie: "uniform", "cosine", or a function from `steps` to times; any grid goes with any solver.
+        grid: where the times lie: "uniform", "cosine", or, by the schedule of the path, "angle", "log-snr", "karras"; or a function
+            from `steps` to times. Any grid goes with any solver.
         times: a grid of your own, increasing from 0 to at most 1, instead of `steps`.
         condition: what the model is conditioned on, a tensor or a dictionary of tensors with `n` entries.
         clamp: parts of the data that are known and held from start to end: `{position: value}`, by position in the flattened
@@ -137,7 +145,7 @@ def sample(
     """
     n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    times = _grid(time_grid(steps, grid) if times is None else times)
+    times = _grid(time_grid(steps, grid, getattr(process.path, "schedule", None)) if times is None else times)
     if float(times[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
     chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
@@ -176,6 +184,7 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:
     """The states at `times`, with what is known in its place."""
     device = leaves(x)[0].device
+    solver = solver.start()
     ending = _ending(process, solver)
     ask, ask_at_the_end = predict.of(solver), predict.of(ending)
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
@@ -184,7 +193,7 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     x = predict.keep(x, grid[0] * ones)
     yield x
     for t, s in itertools.pairwise(grid):
-        if s == 1 and solver.order > 2 and t < 1 - _HANDOVER:
+        if s == 1 and solver.order > 2 and ending is not solver and t < 1 - _HANDOVER:
             x = solver.step(process, ask, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
             t = 1 - _HANDOVER
         if t < s:

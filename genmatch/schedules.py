@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,10 @@ class Schedule(ABC):
         """alpha' sigma - alpha sigma', positive inside (0, 1)."""
         return self.d_alpha(t) * self.sigma(t) - self.alpha(t) * self.d_sigma(t)
 
+    def log_snr(self, t: Tensor) -> Tensor:
+        """lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio; -inf where alpha is 0 and inf where sigma is."""
+        return torch.log(self.alpha(t)) - torch.log(self.sigma(t))
+
     def kappa(self, t: Tensor) -> Tensor:
         """Probability that a token is data already.
 
@@ -92,12 +97,29 @@ class Schedule(ABC):
             >>> Cosine().time_at(Cosine().sigma(torch.tensor([0.0, 0.25, 1.0])))
             tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
         """
-        low, high = torch.zeros_like(sigma, dtype=torch.float64), torch.ones_like(sigma, dtype=torch.float64)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            early = self.sigma(middle) > sigma
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return torch.where(sigma <= 0, 1.0, torch.where(sigma >= 1, 0.0, (low + high) / 2))
+        middle = _bisect(lambda t: self.sigma(t) > sigma, sigma)
+        return torch.where(sigma <= 0, 1.0, torch.where(sigma >= 1, 0.0, middle))
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time at which `log_snr` has the given values, float64, by bisection; 0 or 1 beyond its range.
+
+        Example:
+            >>> CondOT().time_at_log_snr(torch.tensor([-torch.inf, 0.0, torch.inf]))
+            tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
+        """
+        ends = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        middle = _bisect(lambda t: self.log_snr(t) < log_snr, log_snr)
+        return torch.where(log_snr >= ends[1], 1.0, torch.where(log_snr <= ends[0], 0.0, middle))
+
+
+def _bisect(early: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Times in (0, 1) at which the condition `early` stops to hold, float64, of the shape of `like`."""
+    low, high = torch.zeros_like(like, dtype=torch.float64), torch.ones_like(like, dtype=torch.float64)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        before = early(middle)
+        low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+    return (low + high) / 2
 
 
 @dataclass(frozen=True)

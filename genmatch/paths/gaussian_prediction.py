@@ -78,6 +78,24 @@ class GaussianPrediction(Prediction):
         x1 = self.predict(output, x, t, "data")
         return expand(ratio, x) * x + expand(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x1
 
+    def gain(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> Tensor:
+        """alpha_s - memory (sigma_s / sigma_t) alpha_t: how far X_s moves with the data predicted at `t`, float64, (B,)."""
+        schedule = self.path.schedule
+        return schedule.alpha(s) - memory * schedule.sigma(s) / schedule.sigma(t) * schedule.alpha(t)
+
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`: (alpha_t / alpha_s) x, and noise up to sigma_t.
+
+        Raises:
+            GenmatchError: on a path with a coupling, whose noise given the data is not normal.
+        """
+        self.path.require_independent("renewing noise")
+        schedule = self.path.schedule
+        alpha_s = schedule.alpha(s)
+        ratio = torch.where(alpha_s > 0, schedule.alpha(t) / alpha_s, 1.0)
+        missing = (schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2).clamp(min=0).sqrt()
+        return expand(ratio, x) * x + expand(missing, x) * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Squared error, (B,); for a score times sigma^2, which makes it the error of the noise and keeps it finite."""
         error = ((target - output) ** 2).flatten(1).sum(-1)
@@ -116,4 +134,4 @@ class GaussianPrediction(Prediction):
         return output + expand(coefficients(self.path.schedule, t, "score", self.prediction)[1], push) * push
 
     def supports(self, ability: str) -> bool:
-        return super().supports(ability) and (ability not in ("bridge", "steered") or self.path.is_independent)
+        return super().supports(ability) and (ability not in ("bridge", "steered", "renoise") or self.path.is_independent)

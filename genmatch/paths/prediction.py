@@ -53,6 +53,14 @@ class Prediction(ABC):
         """The output whose score is larger by `push`. Optional: only where the statistic determines a score."""
         raise GenmatchError(f"{type(self).__name__} defines no `steered`: its path has no score.")
 
+    def gain(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> Tensor:
+        """How far X_s moves with the data predicted at `t`, (B,). Optional: only where steps are affine in the data."""
+        raise GenmatchError(f"{type(self).__name__} defines no `gain`: a step on its path is not affine in the data; use solver='exact'.")
+
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`. Optional, as `bridge` is."""
+        raise GenmatchError(f"{type(self).__name__} defines no `renoise`: its path has no Gaussian noise to renew; use solver='exact'.")
+
     def supports(self, ability: str) -> bool:
         """Whether the optional method `ability` is defined here."""
         optional = getattr(Prediction, ability, None)

@@ -104,6 +104,9 @@ class Diffusion(VelocityProcess):
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         return self.bridge(output, x, t, s, torch.exp(-self._decay(t, s) / 2), rng=rng)
 
+    def gain(self, t: Tensor, s: Tensor) -> Tensor:
+        return self.meaning.gain(t, s, torch.exp(-self._decay(t, s) / 2))
+
     def _decay(self, t: Tensor, s: Tensor) -> Tensor:
         """The integral of (g / sigma)^2 from `t` to `s`, by Gauss-Legendre in y = -log(1 - time), where it is smooth."""
         # A batch is mostly at one time: the quadrature runs once for each pair of times.

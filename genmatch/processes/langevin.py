@@ -59,5 +59,5 @@ class Langevin(VelocityProcess):
         return Drift(variance / 2 * self.predict(output, x, t, "score")) + Brownian(variance)
 
     def supports(self, ability: str) -> bool:
-        """A bridge leads to data, and a corrector stays."""
-        return ability != "bridge" and super().supports(ability)
+        """These lead to data, and a corrector stays."""
+        return ability not in ("bridge", "renoise", "gain") and super().supports(ability)

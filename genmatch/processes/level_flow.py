@@ -56,6 +56,14 @@ class LevelFlow(LevelProcess):
         """The step with the prediction frozen: DDIM."""
         return self._meaning.transition(self._data(output, x), x, t, s)
 
+    def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
+        """The network's `output` as a prediction of the "data", "noise" or "velocity", (B, *shape)."""
+        return self._meaning.predict(self._data(output, x), x, t, kind)
+
+    def gain(self, t: Tensor, s: Tensor) -> Tensor:
+        """How far X_s moves with the data that are predicted at `t`, float64, (B,)."""
+        return self._meaning.gain(t, s)
+
     def _data(self, output: Tensor, x: Tensor) -> Tensor:
         """The posterior mean of the data, (B, *shape)."""
         return self.mean(output.to(x.dtype)) @ self.grid.levels.to(x)

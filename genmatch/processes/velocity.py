@@ -72,5 +72,13 @@ class VelocityProcess(MarkovProcess):
         """
         return self.meaning.steered(output, push, t)
 
+    def gain(self, t: Tensor, s: Tensor) -> Tensor:
+        """How far X_s moves with the data that are predicted at `t`, in a `transition` from `t` to `s`, float64, (B,). Gaussian paths only."""
+        return self.meaning.gain(t, s)
+
+    def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Draws X_t given X_s = x for an earlier time `t`, whatever the data. Gaussian paths with independent noise only."""
+        return self.meaning.renoise(x, s, t, rng=rng)
+
     def supports(self, ability: str) -> bool:
         return super().supports(ability) and self.meaning.supports(ability)

@@ -26,6 +26,7 @@ class Solver(ABC):
     generator terms that it can simulate (None for any, those of other packages too), `needs` the optional methods of the process
     that it uses. A solver that `finishes` takes the last step into t = 1 itself. One that is `sparse` reads outputs only as
     `output[mask]`, itself or by `transition`, `finish` and `posterior`.
+    One that is `rowwise` asks as `predict(x, t, rows)`, with states and times of all and a mask, for the outputs of those rows alone.
     """
 
     order: float
@@ -34,6 +35,11 @@ class Solver(ABC):
     needs: tuple[str, ...] = ()
     finishes: bool = False
     sparse: bool = False
+    rowwise: bool = False
+
+    def start(self) -> Solver:
+        """The solver that takes the steps of one trajectory; with a memory of its own if it has one, else itself."""
+        return self
 
     @abstractmethod
     def step(self, process: MarkovProcess, predict: Predict, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:

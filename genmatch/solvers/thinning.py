@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, Unfinished
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
@@ -53,7 +53,7 @@ class Thinning(Solver):
                 raise GenmatchError(f"{type(process).__name__} declares jumps, but its generator has none; correct its `kinds`.")
             kept = _kept(bound, jump.intensity.double().flatten(1), running, rng).view_as(x)
             x = x.masked_scatter(kept, jump.destination.sample(kept, rng=rng).to(x.dtype))
-        raise GenmatchError(f"a step of Thinning took more than {self.max_calls} network calls; use solver='euler', or raise `max_calls`.")
+        raise Unfinished(f"a step of Thinning took more than {self.max_calls} network calls; use solver='euler', or raise `max_calls`.")
 
 
 def _next_proposal(process: MarkovProcess, x: Tensor, now: Tensor, s: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:

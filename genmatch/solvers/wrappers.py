@@ -95,6 +95,9 @@ class Corrected(Solver):
         self.kinds, self.needs = _tokens_only(solver), (*solver.needs, *corrector.needs)
         self.sparse = solver.sparse and corrector.sparse
 
+    def start(self) -> Corrected:
+        return Corrected(self.solver.start(), self.corrector)
+
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         y = self.solver.step(process, predict, x, t, s, rng=rng)
         return self.corrector.correct(self.solver, process, predict, y, t, s, rng=rng)
@@ -116,6 +119,9 @@ class ArgmaxFinal(Solver):
             raise GenmatchError(f"`solver` must be a Solver, got {solver!r}; pass e.g. `gm.solvers.get('exact')`.")
         self.order, self.calls, self.kinds = 0, self.solver.calls, _tokens_only(self.solver)
         self.needs, self.sparse = (*self.solver.needs, "posterior", "noise"), self.solver.sparse
+
+    def start(self) -> ArgmaxFinal:
+        return ArgmaxFinal(self.solver.start())
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         if bool((s < 1).all()):
