@@ -54,6 +54,10 @@ def _as_it_is(x: State, t: Tensor) -> State:
     return x
 
 
+def _precise(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 class Predictor:
     """A model with its condition bound, as solvers and the training loop call it.
 
@@ -97,6 +101,12 @@ class Predictor:
         if self._reader is None:
             self._reader = Reader(self.model, self.condition, self.process.output_shape, self._dtype(x))
         return self._reader.read(self.keep(x, t), t)
+
+    def for_loss(self, x: State, t: Tensor) -> Any:
+        """The output in float32 or better, and lazy where the process reads parts only: there the head is not trained on what is not read."""
+        if self.process.sparse:
+            return self.where_read(x, t)
+        return tree_map(_precise, self(x, t))
 
     def of(self, solver: Solver) -> Callable[[State, Tensor], Any]:
         """How `solver` asks for outputs: whole ones, or, where it and the process read parts only, lazy ones."""

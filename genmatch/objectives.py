@@ -21,7 +21,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.models import Predictor
 from genmatch.processes.base import MarkovProcess
-from genmatch.tensors import State, batch_size, tree_map
+from genmatch.tensors import State, batch_size
 
 Objective = Callable[[MarkovProcess, Predictor, State, torch.Generator], Tensor]
 """The loss of each of a batch of data points, in float32 or better, (B,), at times and states that it draws itself."""
@@ -35,7 +35,7 @@ def divergence(process: MarkovProcess, predict: Predictor, x1: State, rng: torch
     t = low_discrepancy_times(n, process.t_min, rng=rng)
     x0 = process.path.start(x1, predict.condition, rng=rng)
     x = process.path.sample(x1, t, x0=x0, rng=rng)
-    return process.divergence(process.target(x, t, x1, x0=x0), _precise(predict(x, t)), x, t)
+    return process.divergence(process.target(x, t, x1, x0=x0), predict.for_loss(x, t), x, t)
 
 
 def elbo(process: MarkovProcess, predict: Predictor, x1: State, rng: torch.Generator) -> Tensor:
@@ -47,7 +47,7 @@ def elbo(process: MarkovProcess, predict: Predictor, x1: State, rng: torch.Gener
     if not process.has_noise:
         raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
     u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
-    return process.path_nats(lambda x, t: _precise(predict(x, t)), x1, u, process.t_min, process.path.t_end, rng=rng)
+    return process.path_nats(predict.for_loss, x1, u, process.t_min, process.path.t_end, rng=rng)
 
 
 OBJECTIVES: Mapping[str, Objective] = {"divergence": divergence, "elbo": elbo}
@@ -59,7 +59,3 @@ def low_discrepancy_times(n: int, t_min: float, *, rng: torch.Generator) -> Tens
     shift = torch.rand((), dtype=torch.float64, device=rng.device, generator=rng)
     u = (shift + torch.arange(n, dtype=torch.float64, device=rng.device) / n) % 1
     return t_min + (1 - t_min) * u
-
-
-def _precise(output: State) -> State:
-    return tree_map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)), output)

@@ -44,7 +44,7 @@ class MarkovProcess(ABC):
     """What the generator is made of: a subset of "drift", "geodesic drift", "brownian" and "jump". Solvers ask for it."""
 
     sparse: bool = False
-    """Whether `transition`, `finish` and `posterior` read a network's output only as `output[mask]` and `output.shape`."""
+    """Whether all methods but `generator` read a network's output only as `output[mask]` and `output.shape`."""
 
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
