@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.lazy import Lazy, Reader
+from genmatch.lazy import Reader
 from genmatch.outputs import check_output
+from genmatch.prefixes import PrefixReader, resumes
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
-from genmatch.tensors import State, batch_size, leaves, tree_map
+from genmatch.tensors import Indexed, State, batch_size, leaves, tree_map
 
 Model = Callable[..., Any]
 Condition = Mapping[str, Any]
@@ -80,7 +81,7 @@ class Predictor:
         self.keep = keep or _as_it_is
         self.calls = 0
         self._whole = 0
-        self._reader: Reader | None = None
+        self._reader: Reader | PrefixReader | None = None
         self._time_dtype = next((part.dtype for part in floating_parts(model)), None)
 
     def __call__(self, x: State, t: Tensor) -> State:
@@ -95,11 +96,12 @@ class Predictor:
         check_output(self.process.output_shape, output, batch_size(x))
         return output
 
-    def where_read(self, x: Tensor, t: Tensor) -> Lazy:
+    def where_read(self, x: Tensor, t: Tensor) -> Indexed:
         """The output likewise, but computed only where it is read, as `output[mask]`."""
         self.calls += 1
         if self._reader is None:
-            self._reader = Reader(self.model, self.condition, self.process.output_shape, self._dtype(x))
+            kind = PrefixReader if resumes(self.model) else Reader
+            self._reader = kind(self.model, self.condition, self.process.output_shape, self._dtype(x))
         return self._reader.read(self.keep(x, t), t)
 
     def for_loss(self, x: State, t: Tensor) -> Any:
