@@ -78,12 +78,13 @@ class Reader:
         Raises:
             GenmatchError: if the head does not return them.
         """
+        # Laws of tokens are not made in half precision.
         if not self.split:
-            return known
+            return known.to(torch.promote_types(known.dtype, torch.float32))
         logits = self.model.head(known)  # type: ignore[attr-defined]
         if tuple(logits.shape) != (len(known), self.shape[-1]):
             raise GenmatchError(f"`head` must return {(len(known), self.shape[-1])} from the features of {len(known)} positions, got {tuple(logits.shape)}.")
-        return logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Lazy(Indexed):
@@ -91,7 +92,7 @@ class Lazy(Indexed):
 
     def __init__(self, reader: Reader, x: Tensor, t: Tensor) -> None:
         self._reader, self._x, self._t = reader, x, t
-        self.shape = torch.Size((len(x), *reader.shape))
+        self.shape, self.device = torch.Size((len(x), *reader.shape)), x.device
         self._known: Tensor | None = None
         # Where in `_known` the sample is, or -1.
         self._place = torch.full((len(x),), -1, device=x.device)
@@ -100,6 +101,9 @@ class Lazy(Indexed):
         """The logits at the coordinates with a True in `where`, in order, (N, V)."""
         self.expect(where)
         row, position = where.flatten(1).nonzero(as_tuple=True)
+        if self._known is None and torch.is_grad_enabled():
+            # A loss of no token at all still has a gradient, which is zero.
+            self._learn(torch.arange(len(where), device=where.device) == 0)
         if self._known is None:
             return torch.empty(0, self.shape[-1], device=where.device)
         return self._reader.logits(self._known[self._place[row], position])

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.lazy import Lazy, Reader
+from genmatch.lazy import Reader
 from genmatch.outputs import check_output
+from genmatch.prefixes import PrefixReader, resumes
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
-from genmatch.tensors import State, batch_size, leaves, tree_map
+from genmatch.tensors import Indexed, State, batch_size, leaves, tree_map
 
 Model = Callable[..., Any]
 Condition = Mapping[str, Any]
@@ -66,6 +67,10 @@ def _as_it_is(x: State, t: Tensor) -> State:
     return x
 
 
+def _precise(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 class Predictor:
     """A model with its condition bound, as solvers and the training loop call it.
 
@@ -89,7 +94,7 @@ class Predictor:
         self.calls = 0
         self._whole = 0
         self._rows = torch.zeros((), dtype=torch.int64)
-        self._reader: Reader | None = None
+        self._reader: Reader | PrefixReader | None = None
         self._time_dtype = next((part.dtype for part in floating_parts(model)), None)
 
     def __call__(self, x: State, t: Tensor) -> State:
@@ -104,11 +109,12 @@ class Predictor:
         check_output(self.process.output_shape, output, batch_size(x))
         return output
 
-    def where_read(self, x: Tensor, t: Tensor) -> Lazy:
+    def where_read(self, x: Tensor, t: Tensor) -> Indexed:
         """The output likewise, but computed only where it is read, as `output[mask]`."""
         self.calls += 1
         if self._reader is None:
-            self._reader = Reader(self.model, self.condition, self.process.output_shape, self._dtype(x))
+            kind = PrefixReader if resumes(self.model) else Reader
+            self._reader = kind(self.model, self.condition, self.process.output_shape, self._dtype(x))
         return self._reader.read(self.keep(x, t), t)
 
     def of_rows(self, x: State, t: Tensor, rows: Tensor) -> State:
@@ -120,6 +126,12 @@ class Predictor:
         output = self.model(x, t.to(self._dtype(x)), **condition)
         check_output(self.process.output_shape, output, len(t))
         return output
+
+    def for_loss(self, x: State, t: Tensor) -> Any:
+        """The output in float32 or better, and lazy where the process reads parts only: there the head is not trained on what is not read."""
+        if self.process.sparse:
+            return self.where_read(x, t)
+        return tree_map(_precise, self(x, t))
 
     def of(self, solver: Solver) -> Callable[..., Any]:
         """How `solver` asks for outputs: whole ones, those of some rows, or, where it and the process read parts only, lazy ones."""

@@ -27,7 +27,7 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, batch_size, tree_map
 
 Predict = Callable[[State, Tensor], State]
-"""The network with its conditions bound: states and times, (B,), to outputs."""
+"""The network with its conditions bound: states and times, (B,), to outputs in float32 or better, or to lazy ones: `Predictor.for_loss`."""
 
 _EDGE = 1e-6
 
@@ -79,7 +79,7 @@ class Divergence(Objective):
 
     def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
         target = process.target(draw.x, draw.t, draw.x1, x0=draw.more["x0"])
-        return process.divergence(target, _precise(predict(draw.x, draw.t)), draw.x, draw.t)
+        return process.divergence(target, predict(draw.x, draw.t), draw.x, draw.t)
 
 
 class Elbo(Objective):
@@ -97,7 +97,7 @@ class Elbo(Objective):
         return Draw(x1, visit.x, visit.t, {"weight": visit.weight})
 
     def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
-        return process.visit_nats(_precise(predict(draw.x, draw.t)), Visit(draw.x, draw.t, draw.more["weight"]), draw.x1)
+        return process.visit_nats(predict(draw.x, draw.t), Visit(draw.x, draw.t, draw.more["weight"]), draw.x1)
 
 
 divergence, elbo = Divergence(), Elbo()
@@ -111,7 +111,3 @@ def low_discrepancy_times(n: int, t_min: float, *, rng: torch.Generator) -> Tens
     shift = torch.rand((), dtype=torch.float64, device=rng.device, generator=rng)
     u = (shift + torch.arange(n, dtype=torch.float64, device=rng.device) / n) % 1
     return t_min + (1 - t_min) * u
-
-
-def _precise(output: State) -> State:
-    return tree_map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)), output)

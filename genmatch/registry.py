@@ -143,6 +143,7 @@ processes = Registry(
         "uniform": "genmatch.processes.families:uniform",
         "uniform-reversal": "genmatch.processes.families:uniform_reversal",
         "metric": "genmatch.processes.families:metric",
+        "autoregressive": "genmatch.processes.families:autoregressive",
         "geodesic": "genmatch.processes.families:geodesic",
         "jump": "genmatch.processes.families:jump",
         "level-flow": "genmatch.processes.families:level_flow",

@@ -116,10 +116,22 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
 
 
 def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Module:
-    """A fresh network for the process, with weights from the seed; the global random state is left alone."""
+    """A fresh network for the process, with weights from the seed; the global random state is left alone.
+
+    Raises:
+        GenmatchError: if the network cannot be what the process asks for.
+    """
+    if lacking := lacks(settings.network, process):
+        raise GenmatchError(f"{process} needs a network with {lacking}, which `{settings.network}` does not offer; pass network='transformer'.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth)
+        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, **process.network)
+
+
+def lacks(network: str, process: MarkovProcess) -> str:
+    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing."""
+    offered = inspect.signature(_NETWORKS[network]).parameters
+    return ", ".join(f"{name}={value}" for name, value in process.network.items() if name not in offered)
 
 
 def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training") -> Run:

@@ -128,11 +128,12 @@ class Step:
     def _predict(self, condition: dict[str, Tensor]) -> Callable[[State, Tensor], State]:
         predictor = Predictor(self.process, self.state.model, condition)
         if self.plan.precision == "float32":
-            return predictor
+            return predictor.for_loss
 
         def predict(x: State, t: Tensor) -> State:
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                return predictor(x, t)
+                output = predictor(x, t)
+            return tree_map(torch.Tensor.float, output)
 
         return predict
 

@@ -107,6 +107,7 @@ class Indexed(ABC):
     """What answers `logits[mask]` and `logits.shape` as a tensor of logits, (B, *shape, S), would."""
 
     shape: torch.Size
+    device: torch.device
 
     @abstractmethod
     def __getitem__(self, where: Tensor) -> Tensor:
@@ -135,6 +136,23 @@ def read(logits: Tensor | Indexed, where: Tensor, function: Callable[..., Tensor
 
     results = [pieces(logits[part], *(other[part] for other in others)) for part in portions(where, max(1, _PORTION // logits.shape[-1]))]
     return torch.cat([piece for pieces in results for piece in pieces])
+
+
+def whole(logits: Tensor | Indexed) -> Tensor:
+    """All of the logits, (B, *shape, S), read at once."""
+    if isinstance(logits, Tensor):
+        return logits
+    return logits[torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)].reshape(logits.shape)
+
+
+def scatter(where: Tensor, values: Tensor) -> Tensor:
+    """The `values`, (N,), at the coordinates with a True in `where`, in order, and zeros elsewhere, (B, *shape).
+
+    Example:
+        >>> scatter(torch.tensor([[True, False, True]]), torch.tensor([2.0, 3.0]))
+        tensor([[2., 0., 3.]])
+    """
+    return values.new_zeros(where.shape).masked_scatter(where, values)
 
 
 def portions(where: Tensor, size: int) -> list[Tensor]:

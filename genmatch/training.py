@@ -145,7 +145,7 @@ def loss_on(
     process: MarkovProcess, model: torch.nn.Module, x1: State, condition: dict[str, Any], *, rng: torch.Generator, objective: Objective = divergence
 ) -> Tensor:
     """The loss of a batch, a scalar in float32 or better: the mean of an objective a coordinate."""
-    return objective(process, Predictor(process, model, condition), x1, rng, condition).mean() / process.space.size
+    return objective(process, Predictor(process, model, condition).for_loss, x1, rng, condition).mean() / process.space.size
 
 
 def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Pair, *, seed: int = 0, size: int = 1024, objective: Objective = divergence) -> float:

@@ -313,8 +313,8 @@ def test_any_grid_goes_with_any_solver():
     for solver, name in itertools.product(["exact", "2m", "adams", "heun", "adaptive"], grids.SCHEDULED):
         x = gm.sample(flow, gm.oracle(flow, points), 16, solver=solver, grid=name, steps=12, seed=0)
         assert (x.abs() - 1).abs().max() < 0.02, (solver, name)
+    product = gm.Product(a=flow, b=CHAIN)
     with pytest.raises(gm.GenmatchError, match="use a path with one schedule"):
-        product = gm.Product(a=flow, b=CHAIN)
         gm.sample(product, lambda x, t: x, 2, grid="angle")
 
 

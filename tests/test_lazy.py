@@ -7,6 +7,8 @@ import genmatch as gm
 from genmatch.lazy import Reader
 from genmatch.models import Predictor
 from genmatch.nn import Transformer
+from genmatch.objectives import OBJECTIVES
+from genmatch.training import loss_on
 from tests.toys import chain, grid, seeded
 
 L, V = 3, 4
@@ -94,6 +96,7 @@ def test_a_time_free_network_is_not_asked_twice_about_a_state():
     assert calls == {True: [2, 2, 2, 2], False: [1, 2, 1, 1]}
 
 
+@torch.no_grad()
 def test_what_is_read_twice_is_computed_once():
     process = chain("mask")
     model = Watched(process)
@@ -110,6 +113,44 @@ def test_what_is_read_twice_is_computed_once():
     whole = model.net(x, t)
     assert torch.allclose(one, whole[here], atol=1e-6)
     assert torch.allclose(rest, whole[~here], atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+@pytest.mark.parametrize("split", [True, False], ids=["split", "whole"])
+@pytest.mark.parametrize("objective", ["divergence", "elbo"])
+def test_lazy_outputs_change_no_loss_and_no_gradient(objective, split, source):
+    process, x1 = chain(source), torch.randint(V, (20, L), generator=seeded())
+    found = []
+    for lazily in (True, False):
+        process.sparse = lazily
+        model = Watched(process, split).double()
+        loss = loss_on(process, model, x1, {}, rng=seeded(), objective=OBJECTIVES[objective])
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["divergence", "elbo"])
+def test_the_head_is_trained_on_masked_positions_only(objective):
+    process, x1 = chain("mask"), torch.randint(V, (20, L), generator=seeded())
+    seen = []
+    model = Watched(process)
+    model.net.embed.register_forward_hook(lambda module, inputs, output: seen.append(int((inputs[0] == V).sum())))
+    loss_on(process, model, x1, {}, rng=seeded(), objective=OBJECTIVES[objective])
+    assert model.positions == seen
+    assert 0 < sum(seen) < 20 * L
+
+
+def test_a_batch_without_masks_has_a_gradient_of_zero():
+    process = chain("mask")
+    model = Watched(process)
+    x, t = torch.zeros(3, L, dtype=torch.int64), torch.full((3,), 0.9)
+    loss = process.divergence(x, Predictor(process, model).for_loss(x, t), x, t).sum()
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert float(model.net.head.weight.grad.abs().max()) == 0
 
 
 def test_conditions_follow_the_samples_that_are_computed():

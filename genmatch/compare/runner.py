@@ -28,7 +28,7 @@ from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_json, write_tensors
 from genmatch.likelihood import elbo
 from genmatch.processes import MarkovProcess
-from genmatch.runs import Run, fit_view, is_finished, train_run
+from genmatch.runs import Run, fit_view, is_finished, lacks, train_run
 from genmatch.settings import Plan
 
 _DRAWS = 16
@@ -130,7 +130,7 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     """
     require_plotting()
     data = data_sets.get(plan.data)
-    names = plan.processes or fitting_families(data)
+    names = plan.processes or fitting_families(data, plan.network)
     fitted = {name: fit_view(name, data)[0] for name in names}
     for name, process in fitted.items():
         is_finished(_folder(out, name), plan.run_settings(name))
@@ -153,15 +153,16 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     return comparison
 
 
-def fitting_families(data: DataSet) -> tuple[str, ...]:
-    """Names of all registered families that fit a view of the data."""
+def fitting_families(data: DataSet, network: str) -> tuple[str, ...]:
+    """Names of all registered families that fit a view of the data and can be learned by the network of that name."""
     names = []
     for name in processes.available():
         try:
-            fit_view(name, data)
+            process, _ = fit_view(name, data)
         except GenmatchError:
             continue
-        names.append(name)
+        if not lacks(network, process):
+            names.append(name)
     return tuple(names)
 
 

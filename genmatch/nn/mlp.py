@@ -26,6 +26,7 @@ class MLP(nn.Module):
         depth: number of residual blocks.
         labels: number of classes of each label that the network is conditioned on, by name.
         token_width: of the embedding of a token.
+        timed: whether the network is told the time; one that is not is declared `time_free`.
 
     Raises:
         GenmatchError: for a space of a kind of its own.
@@ -48,10 +49,12 @@ class MLP(nn.Module):
         labels: Mapping[str, int] | None = None,
         token_width: int = 8,
         condition_width: int = 64,
+        timed: bool = True,
     ) -> None:
         super().__init__()
+        self.time_free = not timed
         self.embed = vector_embedding(space, width, token_width)
-        self.condition = Conditioning(condition_width, labels)
+        self.condition = Conditioning(condition_width, labels, timed=timed)
         self.blocks = nn.ModuleList(_Block(width, condition_width) for _ in range(depth))
         self.last = Modulation(width, condition_width)
         self.heads = vector_heads(output_shape, width)

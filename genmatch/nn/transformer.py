@@ -15,6 +15,15 @@ from genmatch.nn.heads import position_heads
 from genmatch.spaces import Space
 from genmatch.tensors import State
 
+Seen = tuple[Tensor, Tensor]
+"""The keys and values of positions, (B, heads, L, width of a head) each."""
+
+Memory = dict[int, Seen]
+"""What each block has seen of the positions before."""
+
+_BASE = 1000.0
+"""The slowest pair of a rotary embedding turns once in 2 pi times this many positions."""
+
 
 class Transformer(nn.Module):
     """Bidirectional attention with adaptive layer norm on time and labels.
@@ -83,37 +92,91 @@ class Transformer(nn.Module):
 
     def features(self, x: State, t: Tensor, **condition: Tensor) -> Tensor:
         """The hidden state at each position before the head, (B, L, width)."""
-        vector = self.condition(torch.zeros_like(t) if self.causal else t, condition)
         h = self.embed(x)
-        if self.causal:
-            # A position sees the tokens before it; before the first there is nothing.
-            h = nn.functional.pad(h[:, :-1], (0, 0, 1, 0))
-        for block in self.blocks:
-            h = block(h, vector)
-        return self.last(h, vector)[0]
+        return self._blocks(self._shifted(h), t, None, 0, condition)
+
+    def resume(self, x: Tensor, t: Tensor, memory: Memory, start: int, stop: int, **condition: Tensor) -> Tensor:
+        """The features of a causal network at the positions from `start` to before `stop`, (B, stop - start, width).
+
+        Args:
+            x: states, (B, L), whose first `start` tokens are those of the calls that filled `memory`.
+            t: times, (B,), of which nothing depends.
+            memory: keys and values of the positions before `start`, by block; those up to `stop` are added.
+            start: the first position that is asked for.
+            stop: the position after the last one.
+            **condition: labels, (B,).
+
+        Raises:
+            GenmatchError: if the network is not causal.
+        """
+        if not self.causal:
+            raise GenmatchError("only a causal network can be resumed: elsewhere every position sees what comes after it; build it with `causal=True`.")
+        return self._blocks(self._shifted(self.embed(x))[:, start:stop], t, memory, start, condition)
 
     def forward(self, x: State, t: Tensor, **condition: Tensor) -> State:
         """The output at states `x`, (B, *shape), and times `t`, (B,); labels as keywords, (B,)."""
         return self.heads(self.features(x, t, **condition))
+
+    def _shifted(self, h: Tensor) -> Tensor:
+        """What each position reads: itself, or in a causal network the token before it; before the first there is nothing."""
+        return nn.functional.pad(h[:, :-1], (0, 0, 1, 0)) if self.causal else h
+
+    def _blocks(self, h: Tensor, t: Tensor, memory: Memory | None, start: int, condition: Mapping[str, Tensor]) -> Tensor:
+        vector = self.condition(torch.zeros_like(t) if self.causal else t, condition)
+        for i, block in enumerate(self.blocks):
+            h, seen = block(h, vector, memory.get(i) if memory else None, start)
+            if memory is not None:
+                memory[i] = seen
+        return self.last(h, vector)[0]
 
 
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int, condition_width: int, causal: bool) -> None:
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.before_attention = Modulation(width, condition_width)
-        self.before_layers = Modulation(width, condition_width)
+        self.before_attention = Modulation(width, condition_width, gate=1.0)
+        self.before_layers = Modulation(width, condition_width, gate=1.0)
         self.qkv = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
         self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, h: Tensor, vector: Tensor) -> Tensor:
+    def forward(self, h: Tensor, vector: Tensor, past: Seen | None, start: int) -> tuple[Tensor, Seen]:
+        """The hidden state after the block, and the keys and values of all positions so far."""
         inner, gate = self.before_attention(h, vector)
-        h = h + gate * self._attend(inner)
+        mixed, seen = self._attend(inner, past, start)
+        h = h + gate * mixed
         inner, gate = self.before_layers(h, vector)
-        return h + gate * self.layers(inner)
+        return h + gate * self.layers(inner), seen
 
-    def _attend(self, h: Tensor) -> Tensor:
+    def _attend(self, h: Tensor, past: Seen | None, start: int) -> tuple[Tensor, Seen]:
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.merge(mixed.transpose(1, 2).flatten(-2))
+        q, k = rotated(q, start), rotated(k, start)
+        if past is not None:
+            k, v = (torch.cat([old[..., :start, :], new], -2) for old, new in zip(past, (k, v), strict=True))
+        before = None if past is None else torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=h.device).tril(start)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=before, is_causal=self.causal and past is None)
+        return self.merge(mixed.transpose(1, 2).flatten(-2)), (k, v)
+
+
+def rotated(h: Tensor, start: int = 0) -> Tensor:
+    """Queries or keys, (..., L, width), turned by angles that grow with their position: their products know only how far apart they are.
+
+    Source: "RoFormer: Enhanced Transformer with Rotary Position Embedding" (Su et al., 2021), https://arxiv.org/abs/2104.09864.
+
+    Args:
+        h: of the positions from `start` on.
+        start: the first of them.
+
+    Example:
+        >>> one, four = torch.ones(1, 4), torch.ones(4, 4)
+        >>> torch.allclose(rotated(four)[1] @ rotated(four)[0], rotated(four)[3] @ rotated(four)[2])
+        True
+        >>> torch.allclose(rotated(one, start=3)[0], rotated(four)[3])
+        True
+    """
+    pairs = h.shape[-1] // 2
+    frequencies = _BASE ** -(torch.arange(pairs, device=h.device) / pairs)
+    angles = torch.arange(start, start + h.shape[-2], device=h.device).unsqueeze(-1) * frequencies
+    cos, sin = angles.cos().to(h.dtype), angles.sin().to(h.dtype)
+    a, b, rest = h.split([pairs, pairs, h.shape[-1] - 2 * pairs], -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)

@@ -36,7 +36,7 @@ from genmatch.paths.tokens import TokenPath
 from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import bernoulli, draw_categorical, draw_where, expand, uniforms
+from genmatch.tensors import bernoulli, draw_categorical, draw_where, expand, scatter, uniforms
 
 
 class Mixture(TokenPath):
@@ -173,11 +173,11 @@ class MixtureRates(Rates):
 
         Source: "Discrete Flow Matching" (Gat et al., 2024).
         """
-        log_probs = logits.log_softmax(-1)
-        cost = -log_probs.gather(-1, x1.unsqueeze(-1)).squeeze(-1).double()
-        nats = torch.where(x == x1, 1.0, cost) - _posterior_at(logits, x)
         noise = self.path.is_noise(x)
-        return self.path.schedule.rate(t) * torch.where(noise, nats, 0).flatten(1).sum(-1)
+        state, token, log_probs = x[noise], x1[noise], logits[noise].log_softmax(-1)
+        cost = -log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1).double()
+        nats = torch.where(state == token, 1.0, cost) - _probability_of(log_probs, state)
+        return self.path.schedule.rate(t) * scatter(noise, nats).flatten(1).sum(-1)
 
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
@@ -251,9 +251,14 @@ class CorrectorRates(Rates):
 
 def _posterior_at(logits: Tensor, x: Tensor) -> Tensor:
     """pi(x_j), the posterior probability of the present token, (B, *shape); zero for the mask."""
-    is_token = x < logits.shape[-1]
+    return _probability_of(logits.log_softmax(-1), x)
+
+
+def _probability_of(log_probs: Tensor, x: Tensor) -> Tensor:
+    """The probability of each token of `x`, float64; zero for the mask."""
+    is_token = x < log_probs.shape[-1]
     index = torch.where(is_token, x, 0).unsqueeze(-1)
-    return torch.where(is_token, logits.softmax(-1).gather(-1, index).squeeze(-1), 0).double()
+    return torch.where(is_token, log_probs.gather(-1, index).squeeze(-1).exp(), 0).double()
 
 
 def _source_law(source: Any, space: Categorical) -> Tensor:

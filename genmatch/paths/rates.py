@@ -10,6 +10,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.schedules import Schedule
+from genmatch.tensors import whole
 
 
 class Rates(ABC):
@@ -47,6 +48,7 @@ class Rates(ABC):
 
         The generalised Kullback-Leibler divergence of the rates; the arguments are those of `generator`.
         """
+        logits = whole(logits)
         values = torch.arange(logits.shape[-1], device=x.device)
         certain = (x1.unsqueeze(-1) == values).double().log()
         return self.generator(certain, x, t).kl(self.generator(logits.double(), x, t), x)

@@ -20,7 +20,8 @@ from genmatch.paths.base import Path
 from genmatch.paths.sequential import Sequential
 from genmatch.paths.visits import Visit
 from genmatch.processes.posterior import PosteriorProcess
-from genmatch.tensors import bernoulli, draw_categorical, expand
+from genmatch.schedules import Schedule
+from genmatch.tensors import bernoulli, draw_where, expand, scatter, uniforms
 
 
 class Autoregressive(PosteriorProcess):
@@ -44,6 +45,9 @@ class Autoregressive(PosteriorProcess):
 
     path: Sequential
     kinds = frozenset({"jump"})
+    sparse = True
+    solver = "left-to-right"
+    network = {"causal": True}  # noqa: RUF012 (read only)
 
     def __init__(self, path: Path) -> None:
         if not isinstance(path, Sequential):
@@ -57,15 +61,28 @@ class Autoregressive(PosteriorProcess):
 
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Cross-entropy of the tokens that are revealed and of the next one, nats, (B,)."""
-        nats = self.nats(target, output)
-        return torch.where(self._place(x) <= 0, nats, torch.zeros_like(nats)).sum(-1)
+        seen = self._place(x) <= 0
+        return scatter(seen, self.nats(target[seen], output[seen])).sum(-1)
+
+    def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Logits of p(x1_j = v given the tokens before j), (B, L, V): the posterior of the next token, and of those that are not hidden."""
+        return output
+
+    def masked(self, x: Tensor) -> Tensor:
+        """Where a token is the mask, (B, L)."""
+        return x == self.path.space.mask_id
+
+    @property
+    def redrawing(self) -> Schedule:
+        """The schedule by which masks become data."""
+        return self.path.schedule
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact draw of how many tokens come, and each of them from the frozen prediction."""
         masked = self._place(x) >= 0
         count = (bernoulli(expand(self.path.schedule.jump_probability(t, s), x), x, rng=rng) & masked).sum(-1, keepdim=True)
         come = masked & (self._place(x) < count)
-        return x.masked_scatter(come, draw_categorical(output[come], rng=rng))
+        return x.masked_scatter(come, draw_where(output, come, uniforms(x, rng=rng)))
 
     @property
     def bound_is_tight(self) -> bool:
@@ -77,7 +94,8 @@ class Autoregressive(PosteriorProcess):
 
     def visit_nats(self, output: Tensor, visit: Visit, x1: Tensor) -> Tensor:
         """-log p(x1) itself."""
-        return self.nats(x1, output).double().sum(-1)
+        every = torch.ones_like(x1, dtype=torch.bool)
+        return scatter(every, self.nats(x1[every], output[every])).double().sum(-1)
 
     def _place(self, x: Tensor) -> Tensor:
         """The place of each position counted from the first mask, (B, L): negative where a token is revealed."""

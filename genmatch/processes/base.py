@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -45,7 +46,13 @@ class MarkovProcess(ABC):
     """What the generator is made of: a subset of "drift", "geodesic drift", "brownian" and "jump". Solvers ask for it."""
 
     sparse: bool = False
-    """Whether `transition`, `finish` and `posterior` read a network's output only as `output[mask]` and `output.shape`."""
+    """Whether all methods but `generator` read a network's output only as `output[mask]` and `output.shape`."""
+
+    solver: str | None = None
+    """Name of the recommended solver; the first in the list that fits, if None."""
+
+    network: Mapping[str, object] = MappingProxyType({})
+    """What a reference network must be besides fitting the space, as keyword arguments of its constructor, such as `causal=True`."""
 
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""

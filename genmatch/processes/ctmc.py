@@ -25,7 +25,7 @@ from genmatch.paths.tokens import TokenPath
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
 from genmatch.schedules import Schedule
-from genmatch.tensors import draw_where, expand, uniforms
+from genmatch.tensors import draw_where, expand, scatter, uniforms
 
 _START = 1e-3
 
@@ -68,6 +68,8 @@ class CTMC(PosteriorProcess):
         self._rates = path.rates[self.rates]
         # Anything but the posterior itself is converted, as a whole.
         self.sparse = prediction == "posterior"
+        # A masked state says by itself how far it is: its posterior does not depend on the time.
+        self.network = {"timed": False} if path.space.mask and self.sparse else {}
         # Where kappa = 0 a score is that of the noise, whatever the data.
         self.t_min = max(_START if prediction == "score" else 0.0, self._rates.t_min)
         self.stationary = self._rates.stationary
@@ -142,9 +144,8 @@ class CTMC(PosteriorProcess):
         """
         if self.prediction == "score":
             nats = self._score_entropy(self.natural_at(target, x, t), output, x, t)
-        else:
-            nats = self.nats(target, self.predict(output, x, t, "posterior"))
-        return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
+            return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).flatten(1).sum(-1)
+        return self._nats_of_noise(target, self.posterior(output, x, t), x).flatten(1).sum(-1)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self._rates.generator(self.predict(output, x, t, "posterior"), x, t)
@@ -158,8 +159,7 @@ class CTMC(PosteriorProcess):
 
     def finish_nats(self, output: Tensor, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         """The cross-entropy of the tokens that `finish` draws."""
-        nats = self.nats(x1, self.predict(output, x, t, "posterior"))
-        return torch.where(self.path.is_noise(x), nats, torch.zeros_like(nats)).double().flatten(1).sum(-1)
+        return self._nats_of_noise(x1, self.posterior(output, x, t), x).double().flatten(1).sum(-1)
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         if not self._rates.has_transition:
@@ -183,6 +183,11 @@ class CTMC(PosteriorProcess):
             "renoise": hasattr(self.path, "renoise"),
         }
         return known[ability] if ability in known else super().supports(ability)
+
+    def _nats_of_noise(self, target: Tensor, logits: Tensor, x: Tensor) -> Tensor:
+        """The divergence of each token that can be noise, zero elsewhere, (B, *shape): only there logits are read."""
+        noise = self.path.is_noise(x)
+        return scatter(noise, self.nats(target[noise], logits[noise]))
 
     def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Of the true and the predicted log scores, each coordinate, (B, *shape)."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
+from genmatch.paths.sequential import Sequential
+from genmatch.processes.autoregressive import Autoregressive
 from genmatch.processes.base import MarkovProcess
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
@@ -47,6 +49,14 @@ def mask(space: Space) -> CTMC:
     """Masked diffusion: a CTMC in which tokens start masked and are revealed from their posterior."""
     tokens = _categorical("mask", space)
     return CTMC(Mixture(tokens.shape, tokens.vocab_size, source="mask"))
+
+
+def autoregressive(space: Space) -> Autoregressive:
+    """Writing from left to right: the next token is drawn given those before it, by a causal network."""
+    tokens = _categorical("autoregressive", space)
+    if len(tokens.shape) != 1:
+        raise GenmatchError(f"the family `autoregressive` needs sequences of tokens, of shape (L,), got {space}.")
+    return Autoregressive(Sequential(tokens.size, tokens.vocab_size))
 
 
 def uniform(space: Space) -> CTMC:

@@ -31,7 +31,8 @@ def available(process: MarkovProcess) -> list[str]:
         >>> gm.solvers.available(gm.CTMC(gm.paths.Mixture((3,), vocab_size=5)))[:4]
         ['exact', 'euler', 'algorithm7', 'tau-leaping']
     """
-    return [name for name in names() if get(name).misfit(process) is None]
+    fitting = [name for name in names() if get(name).misfit(process) is None]
+    return sorted(fitting, key=lambda name: name != process.solver)
 
 
 def resolve(process: MarkovProcess, solver: str | Solver | None) -> Solver:

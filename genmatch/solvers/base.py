@@ -55,6 +55,10 @@ class Solver(ABC):
             rng: source of randomness.
         """
 
+    def simulates(self, kinds: frozenset[str]) -> frozenset[str]:
+        """Those of `kinds` that it can simulate."""
+        return kinds if self.kinds is None else kinds & self.kinds
+
     def misfit(self, process: MarkovProcess) -> str | None:
         """Why this solver cannot simulate `process`; None if it can."""
         name = type(self).__name__

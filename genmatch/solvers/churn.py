@@ -47,7 +47,7 @@ class Churn(Solver):
             raise GenmatchError(f"`amount` must be at least 0 and finite, got {amount!r}; 0 adds no noise.")
         self.amount = float(amount)
         self.order, self.calls, self.rowwise = self.solver.order, self.solver.calls, self.solver.rowwise
-        self.kinds, self.needs = self.solver.kinds & Heun.kinds, (*self.solver.needs, "renoise")
+        self.kinds, self.needs = self.solver.simulates(Heun.kinds), (*self.solver.needs, "renoise")
 
     def start(self) -> Churn:
         return Churn(self.solver.start(), self.amount)

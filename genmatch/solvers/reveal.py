@@ -35,7 +35,9 @@ from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
 from genmatch.tensors import draw_where, expand, read, uniforms
 
-_NEEDS = ("posterior", "masked", "redrawing")
+_IN_ORDER = ("posterior", "masked", "redrawing")
+_NEEDS = (*_IN_ORDER, "cavity")
+"""A cavity is what makes any order right: the law of a token given all that is known, not only what comes before it."""
 
 
 class FirstHitting(Solver):
@@ -47,7 +49,7 @@ class FirstHitting(Solver):
     order = 1
     calls = 0
     kinds = JUMP
-    needs = _NEEDS
+    needs: tuple[str, ...] = _NEEDS
     sparse = True
     finishes = True
 
@@ -69,7 +71,7 @@ class Reveal(Solver):
 
     order = 0
     kinds = JUMP
-    needs = _NEEDS
+    needs: tuple[str, ...] = _NEEDS
     sparse = True
     finishes = True
 
@@ -124,6 +126,7 @@ class TopK(Reveal):
 
     def __init__(self, score: str = "confidence", k: int | None = None) -> None:
         super().__init__(score)
+        self.needs = _IN_ORDER if score == "left-to-right" else _NEEDS
         self.k = None if k is None else positive_integer(k, "k")
         self.calls = 1 if k is None else 0
 

@@ -92,7 +92,7 @@ class Corrected(Solver):
             raise GenmatchError(f"expected a Solver of a fixed number of calls and a Corrector, got {solver!r} and {corrector!r}.")
         self.solver, self.corrector = solver, corrector
         self.order, self.calls = solver.order, solver.calls + corrector.calls
-        self.kinds, self.needs = _tokens_only(solver), (*solver.needs, *corrector.needs)
+        self.kinds, self.needs = solver.simulates(JUMP), (*solver.needs, *corrector.needs)
         self.sparse = solver.sparse and corrector.sparse
 
     def start(self) -> Corrected:
@@ -117,7 +117,7 @@ class ArgmaxFinal(Solver):
         self.solver = Exact() if solver is None else solver
         if not isinstance(self.solver, Solver):
             raise GenmatchError(f"`solver` must be a Solver, got {solver!r}; pass e.g. `gm.solvers.get('exact')`.")
-        self.order, self.calls, self.kinds = 0, self.solver.calls, _tokens_only(self.solver)
+        self.order, self.calls, self.kinds = 0, self.solver.calls, self.solver.simulates(JUMP)
         self.needs, self.sparse = (*self.solver.needs, "posterior", "noise"), self.solver.sparse
 
     def start(self) -> ArgmaxFinal:
@@ -139,8 +139,3 @@ def gibbs() -> Corrected:
 def forward_backward() -> Corrected:
     """The exact step, noised back and taken again; order 1, two calls a step."""
     return Corrected(Exact(), ForwardBackward())
-
-
-def _tokens_only(solver: Solver) -> frozenset[str]:
-    """What `solver` simulates of jumps."""
-    return JUMP if solver.kinds is None else solver.kinds & JUMP
