@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, data, destinations, generators, guidance, nn, paths, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import checks, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
     from genmatch.errors import GenmatchError
     from genmatch.grids import time_grid
@@ -48,7 +48,22 @@ _HOMES = {
     "time_grid": "grids",
     "train": "training",
 }
-_MODULES = ("checks", "data", "destinations", "generators", "guidance", "nn", "paths", "processes", "schedules", "solvers", "spaces", "tensors", "testing")
+_MODULES = (
+    "checks",
+    "data",
+    "destinations",
+    "generators",
+    "guidance",
+    "hf",
+    "nn",
+    "paths",
+    "processes",
+    "schedules",
+    "solvers",
+    "spaces",
+    "tensors",
+    "testing",
+)
 
 __all__ = [
     "CTMC",
@@ -71,6 +86,7 @@ __all__ = [
     "elbo",
     "generators",
     "guidance",
+    "hf",
     "log_likelihood",
     "marginal_generator",
     "nn",
