@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from genmatch import checks, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
+    from genmatch.editing import edit
     from genmatch.errors import GenmatchError
     from genmatch.grids import time_grid
     from genmatch.likelihood import elbo, log_likelihood
@@ -38,6 +39,7 @@ _HOMES = {
     "check_solver": "checks",
     "conditional_generator": "marginal",
     "couplings": "paths",
+    "edit": "editing",
     "elbo": "likelihood",
     "log_likelihood": "likelihood",
     "marginal_generator": "marginal",
@@ -83,6 +85,7 @@ __all__ = [
     "couplings",
     "data",
     "destinations",
+    "edit",
     "elbo",
     "generators",
     "guidance",
