@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, data, destinations, generators, guidance, nn, paths, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import checks, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
+    from genmatch.editing import edit
     from genmatch.errors import GenmatchError
     from genmatch.grids import time_grid
     from genmatch.likelihood import elbo, log_likelihood
@@ -38,6 +39,7 @@ _HOMES = {
     "check_solver": "checks",
     "conditional_generator": "marginal",
     "couplings": "paths",
+    "edit": "editing",
     "elbo": "likelihood",
     "log_likelihood": "likelihood",
     "marginal_generator": "marginal",
@@ -48,7 +50,22 @@ _HOMES = {
     "time_grid": "grids",
     "train": "training",
 }
-_MODULES = ("checks", "data", "destinations", "generators", "guidance", "nn", "paths", "processes", "schedules", "solvers", "spaces", "tensors", "testing")
+_MODULES = (
+    "checks",
+    "data",
+    "destinations",
+    "generators",
+    "guidance",
+    "hf",
+    "nn",
+    "paths",
+    "processes",
+    "schedules",
+    "solvers",
+    "spaces",
+    "tensors",
+    "testing",
+)
 
 __all__ = [
     "CTMC",
@@ -68,9 +85,11 @@ __all__ = [
     "couplings",
     "data",
     "destinations",
+    "edit",
     "elbo",
     "generators",
     "guidance",
+    "hf",
     "log_likelihood",
     "marginal_generator",
     "nn",

@@ -130,6 +130,28 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Pa
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("text", default="")
+@click.option("--at", multiple=True, help="What is known, by position: 0:Once,5:upon; positions count tokens (characters) from 0. Repeat for more.")
+@click.option("--n", type=int, default=4, show_default=True, help="How many texts.")
+@click.option("--steps", type=int, default=64, show_default=True, help="Steps of the solver.")
+@click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@click.option("--stop", is_flag=True, help="End each line where TEXT ends; otherwise it goes on to the end of the window.")
+def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver: str | None, seed: int, stop: bool) -> None:
+    """Fill the gaps of a text, with a run on text.
+
+    In TEXT each _ is a free token (a character, for a model of characters), as in "Once ____ a time"; everything else stays. TEXT
+    stands at the start of the window that the run models.
+    """
+    from genmatch.infilling import infill_run
+    from genmatch.runs import load_run
+
+    for line in infill_run(load_run(run), text, at, n=n, steps=steps, solver=solver, seed=seed, stop=stop):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")

@@ -95,7 +95,10 @@ def known(path: Path, clamp: Any, n: int) -> Known:
         return Known(path)
     if not isinstance(clamp, Mapping | tuple):
         raise GenmatchError(f"`clamp` must be {{position: value}}, (mask, values) or {{modality: values}}, got {type(clamp).__name__}.")
-    return Known(path, *_read(path.data_space, clamp, n, "clamp"))
+    mask, values = _read(path.data_space, clamp, n, "clamp")
+    if reason := path.known_misfit(mask):
+        raise GenmatchError(f"`clamp` does not fit {path}: {reason}.")
+    return Known(path, mask, values)
 
 
 def _read(space: Space, clamp: Any, n: int, name: str) -> tuple[State, State]:

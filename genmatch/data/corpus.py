@@ -54,6 +54,9 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
     def write(points: Tensor) -> list[str]:
         return [code.decode(row).replace("\n", "⏎") for row in points]
 
+    def read(line: str) -> Tensor:
+        return code.encode(line.replace("⏎", "\n"))
+
     def draw(axes: Any, points: Tensor) -> None:
         lines = [line for item in write(points[:_SHOWN]) for line in (*textwrap.wrap(item, _WIDTH, drop_whitespace=False), "")]
         # Dollars would start a formula; text in the layout would push the axes aside.
@@ -70,6 +73,7 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
         distance=text_figures.differences,
         figures=text_figures.figures(code, code.decode(tokens[:cut])),
         write=write,
+        read=read,
         unit="token" if tokeniser != "characters" else "character",
     )
 

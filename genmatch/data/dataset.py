@@ -100,6 +100,7 @@ class DataSet:
         distance: points (N, ...) and (M, ...) to distances, (N, M): how samples are told from copies of training points.
         figures: figures of samples that only this kind of data has.
         write: points to a line of text each, for data that are read rather than looked at.
+        read: a text to its tokens, (N,), the inverse of `write` for data that are text.
         unit: what likelihoods are counted by, such as "character"; none are measured without it.
     """
 
@@ -112,6 +113,7 @@ class DataSet:
     distance: Callable[[Tensor, Tensor], Tensor] = field(default_factory=lambda: euclidean)
     figures: tuple[Figure, ...] = ()
     write: Callable[[Tensor], list[str]] | None = None
+    read: Callable[[str], Tensor] | None = None
     unit: str | None = None
 
     def __post_init__(self) -> None:

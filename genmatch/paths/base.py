@@ -145,6 +145,10 @@ class Path(ABC):
                 raise GenmatchError(f"`x0` and `x1` must have the same number of samples, got {batch_size(x0)} and {batch_size(x1)}.")
         return self._sample(x1, t, x0, rng)
 
+    def known_misfit(self, mask: State) -> str | None:
+        """Why the rest cannot be drawn given what is known at `mask`, (n, *shape); None if it can, as by default."""
+        return None
+
     def known(self, x1: State, t: Tensor, x0: State, *, rng: torch.Generator | None = None) -> State:
         """What a state shows at times `t` of data `x1` that are known, (B, *shape); `x1` itself at t = 1.
 

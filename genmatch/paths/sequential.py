@@ -50,6 +50,10 @@ class Sequential(Path):
         """How many tokens of each state are data, (B,)."""
         return (x != self.space.mask_id).sum(-1)
 
+    def known_misfit(self, mask: Tensor) -> str | None:
+        gaps = bool((mask[:, 1:] & ~mask[:, :-1]).any())
+        return "a process from left to right does not look ahead, so what is known must stand at the beginning; use a CTMC" if gaps else None
+
     def warp(self, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         return by_kappa(self.schedule, u, start, end)
 
