@@ -133,7 +133,7 @@ class DataParallel(Engine):
     def share(self, tensors: Iterable[Tensor]) -> None:
         with self._together("sharing the network"):
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor.detach(), 0)
 
     def gather(self, values: Tensor) -> Tensor:
         parts = [torch.empty_like(values, device=self.device) for _ in range(self.size)]

@@ -20,6 +20,7 @@ from genmatch import draws
 from genmatch.batches import Batch, drop
 from genmatch.engine import Engine
 from genmatch.errors import GenmatchError
+from genmatch.interrupts import Interrupts
 from genmatch.models import Predictor, device_of, null_of
 from genmatch.objectives import OBJECTIVES, Draw
 from genmatch.processes.base import MarkovProcess
@@ -73,12 +74,12 @@ class Step:
         self.null = null_of(state.model)
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
 
-    def take(self, batch: Batch, signal: int, last: str) -> StepResult:
+    def take(self, batch: Batch, interrupts: Interrupts, last: str) -> StepResult:
         """Goes one step down the loss of a batch; nothing changes if it is refused.
 
         Args:
             batch: the whole batch, the same on each process.
-            signal: to stop, that this process has received.
+            interrupts: signals to stop, that this process has received.
             last: where the last checkpoint is, for messages.
 
         Raises:
@@ -91,7 +92,7 @@ class Step:
         state.optimiser.zero_grad(set_to_none=True)
         total, trouble = self._gradients(batch.to(self.device), index)
         notes = torch.zeros(2, dtype=torch.float64)
-        notes[0], notes[1] = float(trouble is not None), signal
+        notes[0], notes[1] = float(trouble is not None), interrupts.received
         everyone = self.together.gather(notes)
         loss = float(self.together.reduce(total.cpu()))
         self._refuse(trouble, everyone[:, 0], loss, last)

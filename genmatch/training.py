@@ -129,7 +129,7 @@ def _run(state: TrainState, step: Step, stream: Iterator[Batch], validate: _Vali
     before, start = state.seconds, time.perf_counter()
     with report.shown(state):
         while state.step < plan.steps:
-            result = step.take(next(stream), interrupts.received, saver.last)
+            result = step.take(next(stream), interrupts, saver.last)
             if state.step % plan.validate_every == 0 or state.step == plan.steps:
                 validate(state)
             state.seconds = before + time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -95,10 +96,10 @@ class TrainState:
         if not isinstance(was, dict):
             raise GenmatchError(f"`{found.folder}` does not say with which settings it was made; delete that checkpoint.")
         free = (*FREE, "steps") if self.settings.lr_schedule == "constant" else FREE
-        changed = [f"{name}={was.get(name)!r} (now {value!r})" for name, value in now.items() if name not in free and was.get(name) != value]
+        changed = [f"{name}={was.get(name)!r} (now {value!r})" for name, value in now.items() if name not in free and _differ(was.get(name), value)]
         data = found.info.get("data")
         points = data.get("points") if isinstance(data, dict) else None
-        if points != self.points:
+        if _differ(points, self.points):
             changed.append(f"{points} data points (now {self.points})")
         if changed:
             raise GenmatchError(f"`{found.folder}` is of a run with {', '.join(changed)}; go on with the same, or choose another folder.")
@@ -106,6 +107,11 @@ class TrainState:
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _differ(one: Any, two: Any) -> bool:
+    """Whether JSON tells them apart: it does not take True for 1."""
+    return json.dumps(one) != json.dumps(two)
 
 
 def _by_parameter(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
