@@ -153,6 +153,7 @@ def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = Non
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
+        objective=process.objective,
         validation=view.test,
         validate_every=max(1, settings.steps // 10),
         progress=progress,
