@@ -114,14 +114,19 @@ def train(process: str, out: Path, config: Path | None, **settings: Any) -> None
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.option("--n", type=int, default=64, show_default=True, help="How many samples.")
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A .png picture, or .npy or .safetensors values.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A .png picture, .npy or .safetensors values, or .txt lines."
+)
 def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Path) -> None:
-    """Draw samples from a run that `genmatch train` or `compare` made."""
+    """Draw samples from a run that `genmatch train` or `compare` made.
+
+    RUN is its folder, or "text": a small masked model of Shakespeare's characters that comes with the package, and the default.
+    """
     from genmatch.runs import load_run, sample_run
 
     sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed)
@@ -151,12 +156,12 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.option("--n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")
 def evaluate(run: Path, n: int, draws: int, seed: int) -> None:
-    """Estimate how likely held-out data are under a run.
+    """Estimate how likely held-out data are under a run, RUN as for `sample`.
 
     A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
     """

@@ -32,6 +32,8 @@ from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
+_PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
+
 _SMALL_SPACES: list[Space] = [
     Euclidean((2,)),
     Categorical((2,), 3),
@@ -153,6 +155,7 @@ def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = Non
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
+        objective=process.objective,
         validation=view.test,
         validate_every=max(1, settings.steps // 10),
         progress=progress,
@@ -181,14 +184,34 @@ def is_finished(folder: Path, settings: RunSettings) -> bool:
     return True
 
 
-def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
-    """Loads a finished run.
+def packaged() -> dict[str, Path]:
+    """The runs that come with the package: folders by name."""
+    return {place.parent.name: place.parent for place in sorted(_PACKAGED.glob("*/run.json"))}
+
+
+def find_run(folder: Path) -> Path:
+    """The folder of a finished run: that folder, or one that comes with the package under this name.
 
     Raises:
-        GenmatchError: if the folder holds none, or its weights do not fit.
+        GenmatchError: if there is neither.
     """
-    if not (folder / "run.json").exists():
-        raise GenmatchError(f"`{folder}` holds no finished run (no run.json); make one with `genmatch train --out {folder}`.")
+    if (folder / "run.json").exists():
+        return folder
+    if str(folder) in packaged():
+        return packaged()[str(folder)]
+    raise GenmatchError(
+        f"`{folder}` holds no finished run (no run.json); make one with `genmatch train --out {folder}`, "
+        f"or take one that comes with the package: {', '.join(packaged())}."
+    )
+
+
+def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
+    """Loads a finished run, from a folder or by the name of one that comes with the package.
+
+    Raises:
+        GenmatchError: if there is none, or its weights do not fit.
+    """
+    folder = find_run(folder)
     saved = read_json(folder / "run.json")
     try:
         settings = RunSettings(**saved["settings"])

@@ -2,13 +2,18 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import genmatch as gm
+import genmatch.data
+from genmatch.compare.runner import fitting_families
 from genmatch.models import Predictor
 from genmatch.paths.sequential import Sequential
+from genmatch.runs import build_network, fit_view
+from genmatch.settings import RunSettings
 from tests.test_likelihood import entropy, exact_bound, nodes
 from tests.toys import TOKEN_SCHEDULES, L, V, full, seeded, token_data, token_law
 
@@ -63,6 +68,76 @@ def test_many_steps_sample_the_law():
     assert float((counts - law).abs().sum() / 2) < 0.1
     once = gm.sample(process, gm.oracle(process, token_data(), law), 1500, steps=1, seed=0)
     assert float((process.path.data_space.index(once).bincount(minlength=V**L) / len(once) - law).abs().sum() / 2) > 0.2
+
+
+def test_one_token_a_call_samples_the_law_exactly():
+    process, law, n = gm.processes.Autoregressive(Sequential(L, V)), token_law("strong"), 4000
+    samples = gm.sample(process, conditionals(law), n, steps=L, seed=0)
+    counts = process.path.data_space.index(samples).bincount(minlength=V**L) / n
+    assert float((counts - law).abs().sum() / 2) < 1.6 * math.sqrt(V**L / (2 * math.pi * n))
+
+
+def test_only_solvers_that_go_from_left_to_right_fit():
+    names = gm.solvers.available(gm.processes.Autoregressive(Sequential(L, V)))
+    assert names[:2] == ["left-to-right", "exact"]
+    assert not {"first-hitting", "confidence", "random-order", "remdm", "gibbs", "threshold"} & set(names)
+
+
+def causal_network(process, width=16, depth=2):
+    torch.manual_seed(0)
+    net = gm.nn.Transformer(process.space, process.output_shape, width=width, depth=depth, heads=2, causal=True).double()
+    torch.nn.init.normal_(net.head.weight)
+    return net.requires_grad_(False)
+
+
+def test_a_network_that_goes_on_says_what_it_says_of_the_whole():
+    process = gm.processes.Autoregressive(Sequential(9, 5))
+    net, x, t = causal_network(process), torch.randint(5, (3, 9), generator=seeded()), full(0.3, 3)
+    whole, memory = net.features(x, t), {}
+    for start, stop in ((0, 1), (1, 4), (4, 5), (5, 9), (2, 9)):
+        torch.testing.assert_close(net.resume(x, t, memory, start, stop), whole[:, start:stop], rtol=0, atol=1e-12)
+    with pytest.raises(gm.GenmatchError, match="only a causal network"):
+        gm.nn.Transformer(process.space, process.output_shape, width=8, depth=1, heads=2).resume(x, t, {}, 0, 1)
+
+
+@pytest.mark.parametrize(("solver", "steps", "clamp"), [("left-to-right", 9, None), ("left-to-right", 3, None), ("exact", 5, None), ("exact", 4, {0: 1, 1: 2})])
+def test_what_is_remembered_changes_no_sample(solver, steps, clamp):
+    process = gm.processes.Autoregressive(Sequential(9, 5))
+    net = causal_network(process)
+    found = [gm.sample(process, model, 20, solver=solver, steps=steps, clamp=clamp, seed=0) for model in (net, lambda x, t: net(x, t))]
+    assert torch.equal(*found)
+
+
+def test_each_position_is_computed_once():
+    process = gm.processes.Autoregressive(Sequential(9, 5))
+    net, asked = causal_network(process), []
+    resume = net.resume
+    net.resume = lambda x, t, memory, start, stop: asked.append((start, stop)) or resume(x, t, memory, start, stop)
+    run = gm.simulate(process, net, process.path.source(4), torch.linspace(0, 1, 10, dtype=F64), rng=seeded())
+    assert asked == [(j, j + 1) for j in range(9)]
+    assert run.calls.tolist() == [9] * 4
+
+
+def test_a_prefix_that_changes_is_computed_again():
+    process = gm.processes.Autoregressive(Sequential(4, 5))
+    net, x = causal_network(process), torch.randint(5, (2, 4), generator=seeded())
+    predict, every, t = Predictor(process, net), torch.ones(2, 4, dtype=torch.bool), full(0.5, 2)
+    predict.where_read(x, t)[every]
+    x = x.clone()
+    x[1, 1] = (x[1, 1] + 1) % 5
+    torch.testing.assert_close(predict.where_read(x, t)[every], net(x, t)[every], rtol=0, atol=1e-12)
+
+
+def test_the_family_asks_for_a_causal_network():
+    settings = RunSettings("autoregressive", data="text", network="transformer", width=16, depth=1)
+    process, _ = fit_view("autoregressive", gm.data.get("text"))
+    assert build_network(settings, process).causal
+    with pytest.raises(gm.GenmatchError, match="causal=True, which `mlp` does not offer"):
+        build_network(replace(settings, network="mlp"), process)
+    names = {network: fitting_families(gm.data.get("text"), network) for network in ("mlp", "transformer")}
+    assert set(names["transformer"]) - set(names["mlp"]) == {"autoregressive"}
+    with pytest.raises(gm.GenmatchError, match="sequences of tokens"):
+        gm.processes.families.autoregressive(gm.spaces.Categorical((2, 3), 5))
 
 
 def test_a_causal_network_looks_only_back_and_at_no_time():

@@ -35,6 +35,7 @@ COLUMNS = {
     "confidence": ("confidence", "mean of the classifier's largest probability", "{:.1%}"),
     "balance": ("balance", "entropy of the predicted classes, 1 = all equally often", "{:.3f}"),
     "nearest_train": ("to training", "mean distance to the nearest training point; far below that of test points means copies", "{:.3g}"),
+    "per_second": ("a second", "tokens drawn a second, all samples at once, on this machine", "{:.0f}"),
     "seconds": ("sampling", "seconds for all samples on this machine", "{:.1f} s"),
 }
 

@@ -189,7 +189,8 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
             states = sampling.sample(run.process, run.model, len(data.train), steps=steps, seed=plan.seed)
             seconds = time.perf_counter() - start
             decoded = run.view.decode(states)
-            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **evaluate(decoded, extractor, test, data)}
+            speed = {} if data.unit is None else {"per_second": len(states) * run.process.space.size / seconds}
+            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **speed, **evaluate(decoded, extractor, test, data)}
             write_tensors(place.with_suffix(".safetensors"), {"points": decoded})
             write_json(place.with_suffix(".json"), row)
         rows.append(read_json(place.with_suffix(".json")))

@@ -47,6 +47,7 @@ class Autoregressive(PosteriorProcess):
     kinds = frozenset({"jump"})
     sparse = True
     solver = "left-to-right"
+    objective = "elbo"
     network = {"causal": True}  # noqa: RUF012 (read only)
 
     def __init__(self, path: Path) -> None:

@@ -54,6 +54,9 @@ class MarkovProcess(ABC):
     network: Mapping[str, object] = MappingProxyType({})
     """What a reference network must be besides fitting the space, as keyword arguments of its constructor, such as `causal=True`."""
 
+    objective: str = "divergence"
+    """Name of the recommended objective of training: all of them have the exact network as their minimiser."""
+
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
 
