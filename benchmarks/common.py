@@ -36,7 +36,7 @@ def options(description: str | None) -> argparse.Namespace:
 
 
 def setting() -> dict[str, str]:
-    """Date, versions and machine."""
+    """Date, versions, machine, and how many processes wanted to run on it."""
     import genmatch
 
     versions = {"python": platform.python_version(), "genmatch": genmatch.__version__}
@@ -45,7 +45,12 @@ def setting() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    return {"date": datetime.date.today().isoformat(), "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread", **versions}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        **versions,
+    }
 
 
 def finish(chosen: argparse.Namespace, **tables: list[dict[str, Any]]) -> None:

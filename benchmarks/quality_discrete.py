@@ -19,7 +19,10 @@ from token_kernels import Chain, joint, redraw
 import genmatch as gm
 
 CALLS, TIMES = (4, 8, 16, 32), (0.25, 0.5, 0.9, 1.0)
-OURS = {"mask": ("exact", "tau-leaping", "analytic-trapezoid", "theta-trapezoidal", "first-hitting"), "uniform": ("exact", "tau-leaping", "analytic-trapezoid", "theta-trapezoidal")}
+OURS = {
+    "mask": ("exact", "tau-leaping", "analytic-trapezoid", "theta-trapezoidal", "first-hitting"),
+    "uniform": ("exact", "tau-leaping", "analytic-trapezoid", "theta-trapezoidal"),
+}
 
 
 def toy(source: str, data: str) -> tuple[Chain, torch.Tensor]:
@@ -46,13 +49,8 @@ def theirs(exact: Chain, calls: int, end: float, *, jump: bool) -> torch.Tensor:
     for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
         last = i == calls - 1 and (jump or s == 1)
         leave = 1.0 if last else 1 - math.exp(-(s - t) / (1 - t))
-        p = joint(redraw(exact.posterior(t), exact.x, torch.full(exact.x.shape, leave, dtype=torch.float64) * moving(exact, last))).T @ p
+        p = joint(redraw(exact.posterior(t), exact.x, torch.full(exact.x.shape, leave, dtype=torch.float64))).T @ p
     return p
-
-
-def moving(exact: Chain, last: bool) -> torch.Tensor:
-    """Every token may move in its steps; a token of the mask source that is data draws itself, and stays."""
-    return torch.ones_like(exact.noise)
 
 
 def drawn(exact: Chain, source: str, calls: int, end: float, n: int) -> torch.Tensor:
@@ -88,19 +86,44 @@ def main() -> None:
             distance = lambda p, t, laws=laws: float((p - laws[t]).abs().sum() / 2)
             for calls in CALLS:
                 case = {"source": source, "data": data, "calls": calls}
-                table = {("genmatch", name): [distance(ours(exact, name, calls, t), t) for t in TIMES] for name in names if name != "first-hitting" or calls >= 3}
+                table = {
+                    ("genmatch", name): [distance(ours(exact, name, calls, t), t) for t in TIMES] for name in names if name != "first-hitting" or calls >= 3
+                }
                 table["flow_matching", "MixtureDiscreteEulerSolver"] = [distance(theirs(exact, calls, t, jump=True), t) for t in TIMES]
                 table["flow_matching", "the same, without its jump"] = [distance(theirs(exact, calls, t, jump=False), t) for t in TIMES]
-                errors += [case | {"package": package, "method": name} | dict(zip((f"t={t:g}" for t in TIMES), values, strict=True)) for (package, name), values in table.items()]
+                errors += [
+                    case | {"package": package, "method": name} | dict(zip((f"t={t:g}" for t in TIMES), values, strict=True))
+                    for (package, name), values in table.items()
+                ]
                 for i, t in enumerate(TIMES):
                     # First-hitting makes no error of the step: the comparison is among those that do.
                     own = min((values[i], name) for (package, name), values in table.items() if package == "genmatch" and name != "first-hitting")
                     peer = table["flow_matching", "the same, without its jump"][i]
-                    best.append(case | {"t": t, "genmatch": own[1], "error": own[0], "flow_matching": peer, "as called": table["flow_matching", "MixtureDiscreteEulerSolver"][i], "ratio": own[0] / peer})
+                    best.append(
+                        case
+                        | {
+                            "t": t,
+                            "genmatch": own[1],
+                            "error": own[0],
+                            "flow_matching": peer,
+                            "as called": table["flow_matching", "MixtureDiscreteEulerSolver"][i],
+                            "ratio": own[0] / peer,
+                        }
+                    )
             for t in (0.5, 1.0):
                 kernel, frequencies = theirs(exact, 16, t, jump=True), drawn(exact, source, 16, t, n)
                 noise = float((kernel * (1 - kernel) / n).sqrt().sum()) * math.sqrt(2 / math.pi) / 2
-                checks.append({"source": source, "data": data, "t": t, "draws": n, "draws to kernel": float((kernel - frequencies).abs().sum() / 2), "expected of noise": noise, "V": V})
+                checks.append(
+                    {
+                        "source": source,
+                        "data": data,
+                        "t": t,
+                        "draws": n,
+                        "draws to kernel": float((kernel - frequencies).abs().sum() / 2),
+                        "expected of noise": noise,
+                        "V": V,
+                    }
+                )
     finish(chosen, errors=errors, best=best, draws=checks)
 
 
