@@ -1,4 +1,5 @@
 # make demo    train and compare six families of processes on real data; the report is runs/demo/report.html
+# make bench   measure genmatch beside its peers
 # make test    lint, types, layers, all tests, documentation
 #
 # PYTHON picks the interpreter that makes the environment (3.11 or later), VENV where it goes, OUT where the demo writes,
@@ -16,12 +17,13 @@ export PIP_NO_INPUT = 1
 
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs bench clean
 
 help:
 	@echo 'make demo    train and compare processes on real data; writes $(OUT)'
 	@echo 'make test    lint, types, layers, all tests, documentation'
 	@echo 'make lint    ruff, mypy and import-linter only'
+	@echo 'make bench   measure genmatch beside its peers; writes docs/_data, which docs/benchmarks.md shows'
 	@echo 'make docs    build the documentation into docs/_build/html'
 	@echo 'make clean   remove what the other targets made, but not $(VENV) and runs/'
 
@@ -67,6 +69,13 @@ docs: $(SETUP_DEV)
 	@echo '== documentation'
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
+
+# Benchmarks: each script alone does the same, and writes nothing without --json.
+
+BENCHMARKS := quality_continuous quality_discrete overhead stiff couplings endpoints
+
+bench: $(VENV)/.bench-installed
+	@for name in $(BENCHMARKS); do echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py --json docs/_data/$$name.json || exit 1; done
 
 clean:
 	rm -rf docs/_build build dist *.egg-info .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
