@@ -99,7 +99,10 @@ def main() -> None:
     chosen = options(__doc__)
     runs: dict[str, tuple[str, Callable[[Busy, int], object], Callable[[torch.Tensor], torch.Tensor], int]] = {}
     for name, (process, output, solver) in cases().items():
-        sample = lambda network, steps, p=process, s=solver: gm.sample(p, network, BATCH, steps=steps, solver=s, seed=0)
+
+        def sample(network, steps, p=process, s=solver):
+            return gm.sample(p, network, BATCH, steps=steps, solver=s, seed=0)
+
         runs[name] = ("genmatch", sample, output, gm.solvers.get(solver).calls)
     runs |= {"flow, euler ": ("flow_matching", peer_flow, still, 1), "mask, euler": ("flow_matching", peer_tokens, tokens, 1)}
     rows, repeats = [], 3 if chosen.quick else 9

@@ -9,6 +9,7 @@ that before t = 1 its error is that of the data's law; the kernel without that j
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -46,7 +47,7 @@ def theirs(exact: Chain, calls: int, end: float, *, jump: bool) -> torch.Tensor:
     """The law after the steps of flow_matching: a token leaves for x1 with probability 1 - exp(-h rate), where they differ."""
     p = joint(exact.source)
     times = torch.linspace(0, end, calls + 1, dtype=torch.float64).tolist()
-    for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
         last = i == calls - 1 and (jump or s == 1)
         leave = 1.0 if last else 1 - math.exp(-(s - t) / (1 - t))
         p = joint(redraw(exact.posterior(t), exact.x, torch.full(exact.x.shape, leave, dtype=torch.float64))).T @ p
@@ -83,7 +84,10 @@ def main() -> None:
         for data in ("weak", "strong"):
             exact, law = toy(source, data)
             laws = {t: exact_law(source, law, t) for t in TIMES}
-            distance = lambda p, t, laws=laws: float((p - laws[t]).abs().sum() / 2)
+
+            def distance(p, t, laws=laws):
+                return float((p - laws[t]).abs().sum() / 2)
+
             for calls in CALLS:
                 case = {"source": source, "data": data, "calls": calls}
                 table = {
