@@ -58,6 +58,12 @@ def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--network", default=RunSettings.network, show_default=True, help="mlp or transformer."),
             click.option("--width", type=int, default=RunSettings.width, show_default=True, help="Width of the network."),
             click.option("--depth", type=int, default=RunSettings.depth, show_default=True, help="Depth of the network."),
+            click.option(
+                "--condition",
+                is_flag=True,
+                default=RunSettings.condition,
+                help="Tell the network the label of each data point; samples are then drawn by class.",
+            ),
             click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
             click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read_config, help="TOML file with these options as keys."),
         ]

@@ -6,7 +6,7 @@ A folder holds `model.safetensors`, the averaged weights, and `run.json`, the se
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ from genmatch.files import read_json, write_atomically, write_json, write_tensor
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
-from genmatch.settings import NETWORKS, RunSettings
+from genmatch.settings import NETWORKS, Plan, RunSettings
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
 from genmatch.tensors import State, named_leaves, tree_map
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
+
+_DROPPED = 0.1
+"""The share of data points whose label a network that is told labels does not see."""
 
 _SMALL_SPACES: list[Space] = [
     Euclidean((2,)),
@@ -115,11 +118,24 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
     return made
 
 
-def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Module:
+def labels_of(settings: RunSettings | Plan, data: DataSet) -> dict[str, int] | None:
+    """The number of classes of each label that the network is told, by name; None if it is told none.
+
+    Raises:
+        GenmatchError: if it should be, and the data have no labels.
+    """
+    if not settings.condition:
+        return None
+    if data.labels is None:
+        raise GenmatchError(f"`condition` needs data with labels, and {data.name} has none; leave it out, or take e.g. digits.")
+    return {"label": int(torch.cat(data.labels).max()) + 1}
+
+
+def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping[str, int] | None = None) -> torch.nn.Module:
     """A fresh network for the process, with weights from the seed; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth)
+        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, labels=labels)
 
 
 def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training") -> Run:
@@ -130,18 +146,21 @@ def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = Non
     """
     data = data or data_sets.get(settings.data)
     process, view = fit_view(settings.process, data)
+    labels = labels_of(settings, data)
     if is_finished(folder, settings):
         return load_run(folder, data=data)
-    model = build_network(settings, process)
+    told = [dict.fromkeys(labels or (), split) for split in data.labels or (None, None)]
+    model = build_network(settings, process, labels)
     result = train(
         process,
         model,
-        view.train,
+        (view.train, told[0]),
         steps=settings.steps,
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
-        validation=view.test,
+        validation=(view.test, told[1]),
+        drop_condition=_DROPPED if labels else 0.0,
         validate_every=max(1, settings.steps // 10),
         progress=progress,
         label=label,
@@ -164,7 +183,9 @@ def is_finished(folder: Path, settings: RunSettings) -> bool:
         return False
     found = read_json(folder / "run.json").get("settings", {})
     wanted = asdict(settings)
-    if changed := [f"{name}={found.get(name)!r} (now {wanted[name]!r})" for name in wanted if found.get(name) != wanted[name]]:
+    # A run of before a setting was there has its default.
+    found = {name: found.get(name, getattr(RunSettings, name, None)) for name in wanted}
+    if changed := [f"{name}={found[name]!r} (now {wanted[name]!r})" for name in wanted if found[name] != wanted[name]]:
         raise GenmatchError(f"`{folder}` holds a finished run with {', '.join(changed)}; choose another --out, or delete that folder.")
     return True
 
@@ -182,8 +203,9 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
         settings = RunSettings(**saved["settings"])
     except (KeyError, TypeError) as error:
         raise GenmatchError(f"`{folder / 'run.json'}` is not a run of this version ({error}); train it again.") from error
-    process, view = fit_view(settings.process, data or data_sets.get(settings.data))
-    model = build_network(settings, process)
+    data = data or data_sets.get(settings.data)
+    process, view = fit_view(settings.process, data)
+    model = build_network(settings, process, labels_of(settings, data))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
