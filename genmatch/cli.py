@@ -125,12 +125,14 @@ def train(process: str, out: Path, config: Path | None, **settings: Any) -> None
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@click.option("--label", type=int, default=None, help="Draw samples of this class, of a run that was trained with --condition.")
+@click.option("--guidance", type=float, default=1.0, show_default=True, help="How much the label counts: 1 is its law, more is further from other classes.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A .png picture, or .npy or .safetensors values.")
-def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Path) -> None:
+def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: int | None, guidance: float, out: Path) -> None:
     """Draw samples from a run that `genmatch train` or `compare` made."""
     from genmatch.runs import load_run, sample_run
 
-    sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed)
+    sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed, label=label, guidance=guidance)
     click.echo(f"{n} samples: {out}")
 
 

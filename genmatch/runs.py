@@ -22,7 +22,9 @@ from genmatch import nn, processes
 from genmatch.data import DataSet, View
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
+from genmatch.models import Model
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import NETWORKS, Plan, RunSettings
@@ -213,10 +215,11 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
     return Run(settings, process, view, model.eval(), saved["history"])
 
 
-def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
+def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0, label: int | None = None, guidance: float = 1.0) -> None:
     """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
 
-    In a .safetensors file they are called `states`, or `states.part` for each part of a product.
+    In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
+    run that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
 
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
@@ -234,8 +237,22 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
         raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
-    states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
+    model, condition = _asked(run, n, label, guidance)
+    states = sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)
     write_atomically(out, lambda part: writers[out.suffix](part, states))
+
+
+def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model, dict[str, Tensor] | None]:
+    """The model that draws `n` samples of a class, and its condition."""
+    if label is None:
+        if guidance != 1:
+            raise GenmatchError(f"guidance leads towards a label, and none is given for `guidance` {guidance:g}; add `--label`.")
+        return run.model, None
+    classes = run.model.null["label"] if run.settings.condition else 0  # type: ignore[index]
+    if not 0 <= label < classes:
+        found = f"labels are 0 to {classes - 1}" if classes else "this run was told no labels; train one with `--condition`"
+        raise GenmatchError(f"there is no label {label}: {found}.")
+    return run.model if guidance == 1 else classifier_free(run.model, guidance), {"label": torch.full((n,), label)}
 
 
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
