@@ -58,6 +58,12 @@ def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--network", default=RunSettings.network, show_default=True, help="mlp or transformer."),
             click.option("--width", type=int, default=RunSettings.width, show_default=True, help="Width of the network."),
             click.option("--depth", type=int, default=RunSettings.depth, show_default=True, help="Depth of the network."),
+            click.option(
+                "--condition",
+                is_flag=True,
+                default=RunSettings.condition,
+                help="Tell the network the label of each data point; samples are then drawn by class.",
+            ),
             click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
             click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read_config, help="TOML file with these options as keys."),
         ]
@@ -119,17 +125,19 @@ def train(process: str, out: Path, config: Path | None, **settings: Any) -> None
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@click.option("--label", type=int, default=None, help="Draw samples of this class, of a run that was trained with --condition.")
+@click.option("--guidance", type=float, default=1.0, show_default=True, help="How much the label counts: 1 is its law, more is further from other classes.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A .png picture, .npy or .safetensors values, or .txt lines."
 )
-def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, out: Path) -> None:
+def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: int | None, guidance: float, out: Path) -> None:
     """Draw samples from a run that `genmatch train` or `compare` made.
 
     RUN is its folder, or "text": a small masked model of Shakespeare's characters that comes with the package, and the default.
     """
     from genmatch.runs import load_run, sample_run
 
-    sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed)
+    sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed, label=label, guidance=guidance)
     click.echo(f"{n} samples: {out}")
 
 

@@ -6,7 +6,7 @@ A folder holds `model.safetensors`, the averaged weights, and `run.json`, the se
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from genmatch import nn, processes
 from genmatch.data import DataSet, View
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
+from genmatch.models import Model
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
-from genmatch.settings import NETWORKS, RunSettings
+from genmatch.settings import NETWORKS, Plan, RunSettings
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
 from genmatch.tensors import State, named_leaves, tree_map
 from genmatch.training import train
@@ -33,6 +35,8 @@ from genmatch.training import train
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
 _PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
+_DROPPED = 0.1
+"""The share of data points whose label a network that is told labels does not see."""
 
 _SMALL_SPACES: list[Space] = [
     Euclidean((2,)),
@@ -117,7 +121,20 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
     return made
 
 
-def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Module:
+def labels_of(settings: RunSettings | Plan, data: DataSet) -> dict[str, int] | None:
+    """The number of classes of each label that the network is told, by name; None if it is told none.
+
+    Raises:
+        GenmatchError: if it should be, and the data have no labels.
+    """
+    if not settings.condition:
+        return None
+    if data.labels is None:
+        raise GenmatchError(f"`condition` needs data with labels, and {data.name} has none; leave it out, or take e.g. digits.")
+    return {"label": int(torch.cat(data.labels).max()) + 1}
+
+
+def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping[str, int] | None = None) -> torch.nn.Module:
     """A fresh network for the process, with weights from the seed; the global random state is left alone.
 
     Raises:
@@ -127,7 +144,7 @@ def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Mod
         raise GenmatchError(f"{process} needs a network with {lacking}, which `{settings.network}` does not offer; pass network='transformer'.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, **process.network)
+        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, labels=labels, **process.network)
 
 
 def lacks(network: str, process: MarkovProcess) -> str:
@@ -144,19 +161,22 @@ def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = Non
     """
     data = data or data_sets.get(settings.data)
     process, view = fit_view(settings.process, data)
+    labels = labels_of(settings, data)
     if is_finished(folder, settings):
         return load_run(folder, data=data)
-    model = build_network(settings, process)
+    told = [dict.fromkeys(labels or (), split) for split in data.labels or (None, None)]
+    model = build_network(settings, process, labels)
     result = train(
         process,
         model,
-        view.train,
+        (view.train, told[0]),
         steps=settings.steps,
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
         objective=process.objective,
-        validation=view.test,
+        validation=(view.test, told[1]),
+        drop_condition=_DROPPED if labels else 0.0,
         validate_every=max(1, settings.steps // 10),
         progress=progress,
         label=label,
@@ -179,7 +199,9 @@ def is_finished(folder: Path, settings: RunSettings) -> bool:
         return False
     found = read_json(folder / "run.json").get("settings", {})
     wanted = asdict(settings)
-    if changed := [f"{name}={found.get(name)!r} (now {wanted[name]!r})" for name in wanted if found.get(name) != wanted[name]]:
+    # A run of before a setting was there has its default.
+    found = {name: found.get(name, getattr(RunSettings, name, None)) for name in wanted}
+    if changed := [f"{name}={found[name]!r} (now {wanted[name]!r})" for name in wanted if found[name] != wanted[name]]:
         raise GenmatchError(f"`{folder}` holds a finished run with {', '.join(changed)}; choose another --out, or delete that folder.")
     return True
 
@@ -217,8 +239,9 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
         settings = RunSettings(**saved["settings"])
     except (KeyError, TypeError) as error:
         raise GenmatchError(f"`{folder / 'run.json'}` is not a run of this version ({error}); train it again.") from error
-    process, view = fit_view(settings.process, data or data_sets.get(settings.data))
-    model = build_network(settings, process)
+    data = data or data_sets.get(settings.data)
+    process, view = fit_view(settings.process, data)
+    model = build_network(settings, process, labels_of(settings, data))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -226,10 +249,11 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
     return Run(settings, process, view, model.eval(), saved["history"])
 
 
-def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0) -> None:
+def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0, label: int | None = None, guidance: float = 1.0) -> None:
     """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
 
-    In a .safetensors file they are called `states`, or `states.part` for each part of a product.
+    In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
+    run that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
 
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
@@ -247,8 +271,22 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
         raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
-    states = sample(run.process, run.model, n, steps=steps, solver=solver, seed=seed)
+    model, condition = _asked(run, n, label, guidance)
+    states = sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)
     write_atomically(out, lambda part: writers[out.suffix](part, states))
+
+
+def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model, dict[str, Tensor] | None]:
+    """The model that draws `n` samples of a class, and its condition."""
+    if label is None:
+        if guidance != 1:
+            raise GenmatchError(f"guidance leads towards a label, and none is given for `guidance` {guidance:g}; add `--label`.")
+        return run.model, None
+    classes = run.model.null["label"] if run.settings.condition else 0  # type: ignore[index]
+    if not 0 <= label < classes:
+        found = f"labels are 0 to {classes - 1}" if classes else "this run was told no labels; train one with `--condition`"
+        raise GenmatchError(f"there is no label {label}: {found}.")
+    return run.model if guidance == 1 else classifier_free(run.model, guidance), {"label": torch.full((n,), label)}
 
 
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:

@@ -106,6 +106,7 @@ class RunSettings:
         width: of the network.
         depth: of the network.
         seed: of the weights, the order of the data and the noise.
+        condition: whether the network is told the label of a data point, and in one case of ten that there is none.
     """
 
     process: str
@@ -117,6 +118,7 @@ class RunSettings:
     width: int = 256
     depth: int = 3
     seed: int = 0
+    condition: bool = False
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -136,7 +138,7 @@ class Plan:
         steps: optimiser steps of each family.
         nfe: budgets of network calls a sample.
         seed: of everything.
-        batch_size, lr, network, width, depth: the same for each family; see `RunSettings`.
+        batch_size, lr, network, width, depth, condition: the same for each family; see `RunSettings`.
     """
 
     data: str = "digits"
@@ -149,6 +151,7 @@ class Plan:
     network: str = RunSettings.network
     width: int = RunSettings.width
     depth: int = RunSettings.depth
+    condition: bool = RunSettings.condition
 
     def __post_init__(self) -> None:
         if not self.nfe or any(not isinstance(n, int) or n < 1 for n in self.nfe):
@@ -158,5 +161,5 @@ class Plan:
 
     def run_settings(self, process: str) -> RunSettings:
         """The settings of one family's run."""
-        common = {name: getattr(self, name) for name in ("data", "steps", "batch_size", "lr", "network", "width", "depth", "seed")}
+        common = {name: getattr(self, name) for name in ("data", "steps", "batch_size", "lr", "network", "width", "depth", "seed", "condition")}
         return RunSettings(process=process, **common)

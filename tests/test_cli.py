@@ -128,3 +128,20 @@ def test_wrong_kind_of_sample_file_is_refused_first(tmp_path):
     result = run("sample", tmp_path / "run", "--out", tmp_path / "x.jpg")
     assert result.exit_code == 1
     assert "must end in .png, .npy, .safetensors" in result.output
+
+
+def test_a_run_that_was_told_labels_is_sampled_by_class(tmp_path):
+    assert run("train", "--process", "flow", "--data", "digits", "--condition", "--out", tmp_path / "run", *SMALL).exit_code == 0
+
+    def drawn(*arguments):
+        result = run("sample", tmp_path / "run", "--n", 2, "--steps", 2, "--out", tmp_path / "x.npy", *arguments)
+        return np.load(tmp_path / "x.npy") if result.exit_code == 0 else result.output
+
+    plain, three, guided = drawn(), drawn("--label", 3), drawn("--label", 3, "--guidance", 2)
+    assert not np.array_equal(plain, three)
+    np.testing.assert_allclose(guided - three, three - plain, atol=0.05)
+    assert np.array_equal(drawn("--label", 3, "--guidance", 1), three)
+    assert "there is no label 10: labels are 0 to 9" in drawn("--label", 10)
+    assert "none is given for `guidance` 2" in drawn("--guidance", 2)
+    run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "other", *SMALL)
+    assert "was told no labels; train one with `--condition`" in run("sample", tmp_path / "other", "--label", 0).output

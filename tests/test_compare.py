@@ -1,11 +1,13 @@
 """`compare` from plan to report: resuming, refusing, plug-ins, and figures that agree with each other."""
 
+import functools
 import json
 import re
 
 import pytest
 import torch
 
+import genmatch as gm
 from genmatch.compare import Plan, compare, runner
 from genmatch.compare.metrics import evaluate
 from genmatch.errors import GenmatchError
@@ -147,3 +149,23 @@ def test_results_of_other_settings_are_refused_and_kept(tmp_path):
     with pytest.raises(GenmatchError, match="steps=3 \\(now 4\\)"):
         compare(Plan(data="tests.plugins:blobs", processes=("flow",), **{**SMALL, "steps": 4}), tmp_path)
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_samples_are_drawn_by_class_and_the_report_says_how_many_are_as_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "make_extractor", functools.partial(runner.make_extractor, epochs=1))
+    plan = Plan(data="digits", processes=("flow",), condition=True, **SMALL | {"nfe": (2,)})
+    comparison = compare(plan, tmp_path)
+    for family in comparison.families:
+        assert family.run.model.null == {"label": 10}
+        assert 0 <= family.rows[0]["as_asked"] < 0.5, "three steps teach nothing"
+    assert comparison.floor.get("as_asked") is None
+    assert "as asked" in (tmp_path / "report.html").read_text()
+    run = load_run(tmp_path / "flow")
+    assert run.settings.condition
+    one, two = (gm.sample(run.process, run.model, 4, steps=2, seed=0, condition=told) for told in (None, {"label": torch.full((4,), 10)}))
+    assert torch.equal(one, two), "without a label it is not given"
+
+
+def test_a_comparison_by_class_needs_labels(tmp_path):
+    with pytest.raises(gm.GenmatchError, match="`condition` needs data with labels, and checkerboard has none"):
+        compare(Plan(data="checkerboard", condition=True, **SMALL), tmp_path)

@@ -54,8 +54,16 @@ def class_balance(probabilities: Tensor) -> float:
     return float(torch.special.entr(shares).sum() / math.log(probabilities.shape[1]))
 
 
-def evaluate(samples: Tensor, extractor: Extractor, test: Measure, data: DataSet) -> dict[str, float]:
-    """All metrics of samples against the test split: the figures of one row of a report, by name."""
+def evaluate(samples: Tensor, extractor: Extractor, test: Measure, data: DataSet, labels: Tensor | None = None) -> dict[str, float]:
+    """All metrics of samples against the test split: the figures of one row of a report, by name.
+
+    Args:
+        samples: points, (N, ...).
+        extractor: of features.
+        test: what it sees of the test split.
+        data: the data set.
+        labels: the class that was asked for, of each sample, (N,), if one was.
+    """
     seen = extractor(samples)
     row = {
         "frechet": frechet_distance(seen.features, test.features),
@@ -66,4 +74,6 @@ def evaluate(samples: Tensor, extractor: Extractor, test: Measure, data: DataSet
     if seen.probabilities is not None:
         row["confidence"] = float(seen.probabilities.max(-1).values.mean())
         row["balance"] = class_balance(seen.probabilities)
+        if labels is not None:
+            row["as_asked"] = float((seen.probabilities.argmax(-1) == labels).double().mean())
     return row

@@ -33,6 +33,7 @@ COLUMNS = {
     "frechet": ("Fréchet distance", "of Gaussian fits in feature space, against the test split; lower is better", "{:.3g}"),
     "coverage": ("coverage", "share of test points with a sample nearby; higher is better", "{:.1%}"),
     "confidence": ("confidence", "mean of the classifier's largest probability", "{:.1%}"),
+    "as_asked": ("as asked", "share of samples in which the classifier sees the class that was asked for", "{:.1%}"),
     "balance": ("balance", "entropy of the predicted classes, 1 = all equally often", "{:.3f}"),
     "nearest_train": ("to training", "mean distance to the nearest training point; far below that of test points means copies", "{:.3g}"),
     "per_second": ("a second", "tokens drawn a second, all samples at once, on this machine", "{:.0f}"),

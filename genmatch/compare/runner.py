@@ -28,7 +28,7 @@ from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_json, write_tensors
 from genmatch.likelihood import elbo
 from genmatch.processes import MarkovProcess
-from genmatch.runs import Run, fit_view, is_finished, lacks, train_run
+from genmatch.runs import Run, fit_view, is_finished, labels_of, lacks, train_run
 from genmatch.settings import Plan
 
 _DRAWS = 16
@@ -130,6 +130,7 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     """
     require_plotting()
     data = data_sets.get(plan.data)
+    labels_of(plan, data)
     names = plan.processes or fitting_families(data, plan.network)
     fitted = {name: fit_view(name, data)[0] for name in names}
     for name, process in fitted.items():
@@ -186,11 +187,13 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
         if not place.with_suffix(".json").exists():
             steps = steps_for(run.process, nfe)
             start = time.perf_counter()
-            states = sampling.sample(run.process, run.model, len(data.train), steps=steps, seed=plan.seed)
+            labels = data.labels[0] if plan.condition and data.labels else None
+            told = None if labels is None else {"label": labels}
+            states = sampling.sample(run.process, run.model, len(data.train), steps=steps, seed=plan.seed, condition=told)
             seconds = time.perf_counter() - start
             decoded = run.view.decode(states)
             speed = {} if data.unit is None else {"per_second": len(states) * run.process.space.size / seconds}
-            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **speed, **evaluate(decoded, extractor, test, data)}
+            row = {"nfe": nfe, "steps": steps, "seconds": seconds, **speed, **evaluate(decoded, extractor, test, data, labels)}
             write_tensors(place.with_suffix(".safetensors"), {"points": decoded})
             write_json(place.with_suffix(".json"), row)
         rows.append(read_json(place.with_suffix(".json")))
