@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import torch
 from common import finish, options
-from tests.toys import GaussianMixture, full, line
 
 import genmatch as gm
 from genmatch.schedules import CondOT
+from tests.toys import GaussianMixture, full, line
 
 CALLS, TIMES = (8, 16, 32), (0.25, 0.5, 0.9, 1.0)
 LEVELS = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
