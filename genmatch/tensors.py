@@ -157,6 +157,8 @@ def scatter(where: Tensor, values: Tensor) -> Tensor:
 
 def portions(where: Tensor, size: int) -> list[Tensor]:
     """Masks that together are `where`, in order, each of at most `size` coordinates; `where` itself if it has no more."""
+    if where.numel() <= size:
+        return [where]
     places = where.flatten().nonzero().squeeze(-1)
     if len(places) <= size:
         return [where]
@@ -192,18 +194,26 @@ def _invert(logits: Tensor, uniform: Tensor) -> Tensor:
     n, size = logits.shape
     width = min(size, _BLOCK)
     blocks = -(-size // width)
+    if blocks == 1:
+        inside = (logits.detach() - logits.detach().amax(-1, keepdim=True)).exp().cumsum(-1, dtype=torch.float64)
+        _check_law(inside)
+        return _passes(inside, uniform.double().unsqueeze(-1) * inside[:, -1:]).squeeze(-1)
     weights = torch.zeros(n, blocks * width, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
     weights[:, :size] = logits.detach()
     weights[:, :size].sub_(logits.detach().amax(-1, keepdim=True)).exp_()
     weights = weights.view(n, blocks, width)
     sums = weights.sum(-1, dtype=torch.float64).cumsum(-1)
-    if bool(sums[:, -1].isnan().any()):
-        raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
+    _check_law(sums)
     goal = uniform.double().unsqueeze(-1) * sums[:, -1:]
     block = _passes(sums, goal)
     before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)), 0)
     inside = weights[torch.arange(n, device=logits.device), block.squeeze(-1)].cumsum(-1, dtype=torch.float64)
     return (block * width + _passes(inside, goal - before)).squeeze(-1)
+
+
+def _check_law(sums: Tensor) -> None:
+    if bool(sums[:, -1].isnan().any()):
+        raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
 
 
 def _passes(sums: Tensor, goal: Tensor) -> Tensor:

@@ -75,8 +75,10 @@ class GaussianPrediction(Prediction):
         """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
         schedule = self.path.schedule
         ratio = schedule.sigma(s) / schedule.sigma(t)
-        x1 = self.predict(output, x, t, "data")
-        return expand(ratio, x) * x + expand(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x1
+        gain = schedule.alpha(s) - ratio * schedule.alpha(t)
+        # x1 is affine in the output too: both coefficients are combined before they meet the states.
+        a, b = (0.0, 1.0) if self.prediction == "data" else coefficients(schedule, t, self.prediction, "data")
+        return expand(ratio + gain * a, x) * x + expand(gain * b, x) * output
 
     def gain(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> Tensor:
         """alpha_s - memory (sigma_s / sigma_t) alpha_t: how far X_s moves with the data predicted at `t`, float64, (B,)."""
