@@ -19,6 +19,10 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int | float) else math.nan
 
 
+FREE = ("accumulate", "timeout", "validate_every")
+"""Settings that a run may change when it goes on: they leave its numbers as they are, up to the order of additions."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train; the keyword arguments of `train`.
@@ -102,6 +106,8 @@ class RunSettings:
         width: of the network.
         depth: of the network.
         seed: of the weights, the order of the data and the noise.
+
+    The rest is as in `Settings`.
     """
 
     process: str
@@ -113,13 +119,28 @@ class RunSettings:
     width: int = 256
     depth: int = 3
     seed: int = 0
+    warmup: int = Settings.warmup
+    lr_schedule: str = Settings.lr_schedule
+    weight_decay: float = Settings.weight_decay
+    grad_clip: float = Settings.grad_clip
+    ema: float = Settings.ema
+    objective: str = Settings.objective
+    accumulate: int = Settings.accumulate
+    precision: str = Settings.precision
+    explode: float = Settings.explode
+    timeout: float = Settings.timeout
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise unknown("network", self.network, NETWORKS)
         for name in ("width", "depth"):
             positive_integer(getattr(self, name), name)
-        Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
+        Settings(**self.training)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `train` takes of it."""
+        return {name: getattr(self, name) for name in Settings.__dataclass_fields__ if hasattr(self, name)}
 
 
 @dataclass(frozen=True)
