@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 import genmatch
 from genmatch import registry
 from genmatch.errors import GenmatchError
+from genmatch.options import print_config, read_config, read_words, training_options
 from genmatch.settings import Plan, RunSettings
 
 
@@ -26,25 +26,6 @@ class _Main(click.Group):
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             raise click.ClickException("stopped; everything finished is saved, and the same command goes on from there.") from None
-
-
-def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Makes a TOML file's values the defaults of the command's options; the table of the command's name, if there is one."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise GenmatchError(f"`{path}` cannot be read as TOML: {error}.") from error
-    command = str(ctx.info_name)
-    values = {**{k: v for k, v in values.items() if not isinstance(v, dict)}, **values.get(command, {})}
-    options = {name: option for option in ctx.command.params for name in (option.name, *(o.lstrip("-") for o in option.opts))}
-    if unknown := sorted(set(values) - set(options)):
-        raise GenmatchError(
-            f"`{path}` sets {', '.join(unknown)}, which `genmatch {command}` does not know; known: {', '.join(sorted(set(options) - {'config'}))}."
-        )
-    ctx.default_map = {str(options[name].name): value for name, value in values.items()}
-    return path
 
 
 def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +46,9 @@ def _budget(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Tell the network the label of each data point; samples are then drawn by class.",
             ),
             click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
-            click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_read_config, help="TOML file with these options as keys."),
+            click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=read_config, help="TOML file with these options as keys."),
+            click.option("--set", "words", multiple=True, is_eager=True, callback=read_words, help="key=value, over the file; repeat for more."),
+            click.option("--print-config", is_flag=True, expose_value=False, callback=print_config, help="Print all settings with their meaning as TOML."),
         ]
     ):
         command = option(command)
@@ -86,7 +69,7 @@ def main() -> None:
 @click.option("--nfe", type=int, multiple=True, help="Network calls a sample; repeat for more. Default: 1 2 4 8 16 32 64.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, help="Folder of the results.")
 @_budget
-def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config: Path | None, **settings: Any) -> None:
+def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config: Path | None, words: tuple[str, ...], **settings: Any) -> None:
     """Compare process families on one data set: same network, same budget, one report.
 
     A run that is stopped goes on where it was when the same command is given again.
@@ -106,17 +89,53 @@ def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config:
 
 
 @main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path), is_eager=True, callback=read_config)
 @click.option("--process", required=True, help="Family: a name from `genmatch list`, or package.module:Name.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True, help="Folder of the run.")
+@click.option("--every", type=int, default=500, show_default=True, help="Steps between two checkpoints.")
+@click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints that stay.")
+@training_options
 @_budget
-def train(process: str, out: Path, config: Path | None, **settings: Any) -> None:
-    """Train one process on a data set."""
+def train(file: Path | None, process: str, out: Path, every: int, keep: int, config: Path | None, words: tuple[str, ...], **settings: Any) -> None:
+    """Train one process on a data set, with the settings of the TOML file FILE if it is given.
+
+    A run that is stopped or killed goes on from its last checkpoint when the same command is given again. On several processes:
+    `torchrun --nproc-per-node=N -m genmatch train FILE`.
+    """
+    from genmatch.engine import is_first_process
     from genmatch.runs import train_run
 
-    run = train_run(RunSettings(process=process, **settings), out, progress=sys.stderr.isatty(), label=process)
+    first = is_first_process()
+    run = train_run(RunSettings(process=process, **settings), out, progress=sys.stderr.isatty() and first, label=process, every=every, keep=keep)
+    if not first:
+        return
     click.echo(f"{run.process}")
     click.echo(f"held-out loss {run.history['validation'][-1][1]:.4f} after {run.settings.steps} steps, {run.history['seconds']:.0f} s")
     click.echo(f"run: {out}; draw from it with `genmatch sample {out}`")
+
+
+@main.command("check-checkpoint")
+@click.argument("folder", type=click.Path(path_type=Path))
+def check_checkpoint(folder: Path) -> None:
+    """Verify a checkpoint, or every one of a run: all files are there and are what the manifest says.
+
+    FOLDER is a checkpoint (step-00000500), a folder of them, or the folder of a run.
+    """
+    from genmatch import checkpoints
+
+    inside = checkpoints.folders(folder) or checkpoints.folders(folder / "checkpoints") or [folder]
+    damaged = 0
+    for one in inside:
+        try:
+            found = checkpoints.read(one)
+        except GenmatchError as error:
+            damaged += 1
+            click.echo(f"refused  {error}")
+        else:
+            size = sum(value.nbytes for tensors in found.files.values() for value in tensors.values())
+            click.echo(f"whole    {one}: step {found.step}, {size / 2**20:.1f} MiB, genmatch {found.versions['genmatch']}, torch {found.versions['torch']}")
+    if damaged:
+        raise SystemExit(1)
 
 
 @main.command()

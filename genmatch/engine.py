@@ -205,3 +205,8 @@ def default_device() -> torch.device:
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes the files of a run, before and after an engine is set up."""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -20,14 +20,16 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
+from genmatch.engine import default_device, is_first_process
 from genmatch.errors import GenmatchError, positive_integer
-from genmatch.files import read_json, write_atomically, write_json, write_tensors
+from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.models import Model
+from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
-from genmatch.settings import NETWORKS, Plan, RunSettings
+from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
 from genmatch.tensors import State, named_leaves, tree_map
 from genmatch.training import train
@@ -153,8 +155,12 @@ def lacks(network: str, process: MarkovProcess) -> str:
     return ", ".join(f"{name}={value}" for name, value in process.network.items() if name not in offered)
 
 
-def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training") -> Run:
-    """Trains a run and writes it to `folder`; a finished run with the same settings is loaded instead.
+def train_run(
+    settings: RunSettings, folder: Path, *, data: DataSet | None = None, progress: bool = False, label: str = "training", every: int = 500, keep: int = 2
+) -> Run:
+    """Trains a run and writes it to `folder`; a finished run with the same settings is loaded, a stopped one goes on.
+
+    Beside the run stand `settings.toml`, all its settings, `metrics.jsonl`, a line a step, and `checkpoints`.
 
     Raises:
         GenmatchError: if the settings do not fit, or the folder holds a run with other settings.
@@ -164,29 +170,41 @@ def train_run(settings: RunSettings, folder: Path, *, data: DataSet | None = Non
     labels = labels_of(settings, data)
     if is_finished(folder, settings):
         return load_run(folder, data=data)
+    if is_first_process():
+        _write_beside(folder, settings)
     told = [dict.fromkeys(labels or (), split) for split in data.labels or (None, None)]
-    model = build_network(settings, process, labels)
+    model = build_network(settings, process, labels).to(default_device())
     result = train(
         process,
         model,
         (view.train, told[0]),
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        seed=settings.seed,
-        objective=process.objective,
+        **{"objective": process.objective, **settings.training},
         validation=(view.test, told[1]),
         drop_condition=_DROPPED if labels else 0.0,
         validate_every=max(1, settings.steps // 10),
         progress=progress,
         label=label,
+        checkpoint=folder / "checkpoints",
+        every=every,
+        keep=keep,
+        resume=True,
+        metrics=folder / "metrics.jsonl",
     )
-    every = max(1, len(result.losses) // 200)
-    history = {"seconds": result.seconds, "losses": result.losses[::every], "validation": result.validation}
-    write_tensors(folder / "model.safetensors", result.model.state_dict())
-    # Written last: a folder with run.json is a finished run.
-    write_json(folder / "run.json", {"settings": asdict(settings), "process": repr(process), "view": view.name, "history": history})
-    return Run(settings, process, view, result.model, history)
+    thinned = max(1, len(result.losses) // 200)
+    history = {"seconds": result.seconds, "losses": result.losses[::thinned], "validation": result.validation}
+    model = result.model.cpu()
+    if is_first_process():
+        write_tensors(folder / "model.safetensors", model.state_dict())
+        # Written last: a folder with run.json is a finished run.
+        write_json(folder / "run.json", {"settings": asdict(settings), "process": repr(process), "view": view.name, "history": history})
+    return Run(settings, process, view, model, history)
+
+
+def _write_beside(folder: Path, settings: RunSettings) -> None:
+    try:
+        write_bytes(folder / "settings.toml", write_config(asdict(settings), "train"))
+    except OSError as error:
+        raise GenmatchError(f"a run cannot be written to `{folder}` ({error}); choose a folder that can be written to.") from error
 
 
 def is_finished(folder: Path, settings: RunSettings) -> bool:
@@ -201,7 +219,7 @@ def is_finished(folder: Path, settings: RunSettings) -> bool:
     wanted = asdict(settings)
     # A run of before a setting was there has its default.
     found = {name: found.get(name, getattr(RunSettings, name, None)) for name in wanted}
-    if changed := [f"{name}={found[name]!r} (now {wanted[name]!r})" for name in wanted if found[name] != wanted[name]]:
+    if changed := [f"{name}={found[name]!r} (now {wanted[name]!r})" for name in wanted if name not in FREE and found[name] != wanted[name]]:
         raise GenmatchError(f"`{folder}` holds a finished run with {', '.join(changed)}; choose another --out, or delete that folder.")
     return True
 

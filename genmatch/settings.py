@@ -12,11 +12,16 @@ NETWORKS = ("mlp", "transformer")
 OBJECTIVES = ("divergence", "elbo")
 LR_SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16")
+_RECOMMENDED = "recommended"
 
 
 def _number(value: Any) -> float:
     """The value, or NaN, which fails every comparison, for what is no number."""
     return value if isinstance(value, int | float) else math.nan
+
+
+FREE = ("accumulate", "timeout", "validate_every")
+"""Settings that a run may change when it goes on: they leave its numbers as they are, up to the order of additions."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,9 @@ class RunSettings:
         depth: of the network.
         seed: of the weights, the order of the data and the noise.
         condition: whether the network is told the label of a data point, and in one case of ten that there is none.
+        objective: "divergence", "elbo", or "recommended" for what the process recommends.
+
+    The rest is as in `Settings`.
     """
 
     process: str
@@ -119,13 +127,29 @@ class RunSettings:
     depth: int = 3
     seed: int = 0
     condition: bool = False
+    warmup: int = Settings.warmup
+    lr_schedule: str = Settings.lr_schedule
+    weight_decay: float = Settings.weight_decay
+    grad_clip: float = Settings.grad_clip
+    ema: float = Settings.ema
+    objective: str = _RECOMMENDED
+    accumulate: int = Settings.accumulate
+    precision: str = Settings.precision
+    explode: float = Settings.explode
+    timeout: float = Settings.timeout
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise unknown("network", self.network, NETWORKS)
         for name in ("width", "depth"):
             positive_integer(getattr(self, name), name)
-        Settings(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
+        Settings(**self.training)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `train` takes of it; no objective, where it is the process's to recommend one."""
+        own = {name: getattr(self, name) for name in Settings.__dataclass_fields__ if hasattr(self, name)}
+        return {name: value for name, value in own.items() if (name, value) != ("objective", _RECOMMENDED)}
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,9 @@ def train(
         objective = OBJECTIVES[plan.objective]
         stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, seed=plan.seed, start=state.step), objective)
         together.share([*model.parameters(), *model.buffers(), *state.average.parameters(), *state.average.buffers()])
+        step = Step(process, state, together)
         report = _Report(Journal(Path(metrics) if metrics and together.is_first else None, state.step), progress and together.is_first, label)
-        _run(state, Step(process, state, together), stream, _Validation(process, held_out, objective, device), saver, interrupts, report)
+        _run(state, step, stream, _Validation(process, held_out, objective, device), saver, interrupts, report)
     return TrainResult(state.average.module.eval(), state.losses, state.checks, state.seconds, asdict(plan))
 
 

@@ -13,10 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genmatch.checkpoints import Checkpoint
 from genmatch.errors import GenmatchError
-from genmatch.settings import Settings
-
-FREE = ("accumulate", "timeout", "validate_every")
-"""Settings that a resumed run may change: they leave the numbers of the training as they are, up to the order of additions."""
+from genmatch.settings import FREE, Settings
 
 
 @dataclass
