@@ -26,7 +26,8 @@ class Sharpened(torch.nn.Module):
         self.model, self.temperature, self.top_p = model, temperature, top_p
         self.time_free = bool(getattr(model, "time_free", False))
         if callable(getattr(model, "features", None)) and callable(getattr(model, "head", None)):
-            # A split model stays one.
+            # A split model stays one, and one that goes on from a prefix does so.
+            self.causal, self.resume = bool(getattr(model, "causal", False)), getattr(model, "resume", None)
             self.features, self.head = model.features, lambda features: self.sharpened(model.head(features))  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:

@@ -26,11 +26,12 @@ _BASE = 1000.0
 
 
 class Transformer(nn.Module):
-    """Bidirectional attention with adaptive layer norm on time and labels.
+    """Bidirectional or causal attention with adaptive layer norm on time and labels, and rotary positions.
 
     A position is a token, a pixel of an image (C, H, W) with its channels, or a coordinate of a vector; a product has the
     positions of all its parts, and each head reads its own. The network is split into `features`, (B, L, width), and `head`,
-    which acts on each position alone, so that a sampler may run the head only where it needs it.
+    which acts on each position alone, so that training and sampling may run the head only where they need it. A causal network goes on
+    from what it remembers, `resume`.
 
     Args:
         space: where the states live.
