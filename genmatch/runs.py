@@ -21,7 +21,7 @@ from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
 from genmatch.engine import default_device, is_first_process
-from genmatch.errors import GenmatchError, positive_integer
+from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
@@ -151,6 +151,8 @@ def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping
 
 def lacks(network: str, process: MarkovProcess) -> str:
     """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing."""
+    if network not in _NETWORKS:
+        raise unknown("network", network, NETWORKS)
     offered = inspect.signature(_NETWORKS[network]).parameters
     return ", ".join(f"{name}={value}" for name, value in process.network.items() if name not in offered)
 
