@@ -82,7 +82,7 @@ def save(root: Path, step: int, files: Mapping[str, Tensors], info: Mapping[str,
             _write(part / f"{name}.safetensors", content)
         manifest = {"format": FORMAT, "step": step, "info": dict(info), "versions": _versions(), "files": listed}
         _write(part / "manifest.json", (json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1) + "\n").encode())
-        # Synced after all are written: the disk then does it in one go, in half the time.
+        # Synced after all are written, so that the disk may put them down together.
         for path in (*(part / name for name in listed), part / "manifest.json", part):
             _sync(path)
         if final.exists():  # only one that did not verify: a run goes on from the newest that does
