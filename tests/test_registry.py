@@ -46,8 +46,10 @@ def test_unknown_names_are_refused_with_near_ones(kind):
 
 
 def test_available_solvers_start_with_the_recommended_one():
-    assert gm.solvers.available(gm.Flow(line())) == ["exact", "euler", "midpoint", "heun", "rk4", "dopri5", "euler-maruyama", "sde-exponential"]
-    assert gm.solvers.available(gm.Diffusion(line())) == ["exact", "euler", "euler-maruyama", "sde-exponential"]
+    flow, diffusion = gm.solvers.available(gm.Flow(line())), gm.solvers.available(gm.Diffusion(line()))
+    assert flow[:9] == ["exact", "euler", "midpoint", "heun", "rk4", "adams", "2m", "exponential-heun", "adaptive"]
+    assert set(flow[9:]) == {"dopri5", "euler-maruyama", "sde-exponential", "stochastic-heun", "churn"}
+    assert diffusion == ["exact", "euler", "exponential-heun", "euler-maruyama", "sde-exponential", "stochastic-heun"]
     assert gm.solvers.available(chain("uniform"))[:4] == ["exact", "euler", "algorithm7", "tau-leaping"]
     assert set(gm.solvers.available(chain("mask"))) - set(gm.solvers.available(chain("uniform"))) >= {"first-hitting", "confidence", "remdm"}
     assert set(gm.processes.available()) >= {"flow", "diffusion", "mask", "uniform"}
