@@ -49,7 +49,8 @@ def test_available_solvers_start_with_the_recommended_one():
     flow, diffusion = gm.solvers.available(gm.Flow(line())), gm.solvers.available(gm.Diffusion(line()))
     assert flow[:9] == ["exact", "euler", "midpoint", "heun", "rk4", "adams", "2m", "exponential-heun", "adaptive"]
     assert set(flow[9:]) == {"dopri5", "euler-maruyama", "sde-exponential", "stochastic-heun", "churn"}
-    assert diffusion == ["exact", "euler", "exponential-heun", "euler-maruyama", "sde-exponential", "stochastic-heun"]
+    assert diffusion[:4] == ["exact", "euler", "exponential-heun", "euler-maruyama"]
+    assert set(diffusion[4:]) == {"sde-exponential", "stochastic-heun"}
     assert gm.solvers.available(chain("uniform"))[:4] == ["exact", "euler", "algorithm7", "tau-leaping"]
     assert set(gm.solvers.available(chain("mask"))) - set(gm.solvers.available(chain("uniform"))) >= {"first-hitting", "confidence", "remdm"}
     assert set(gm.processes.available()) >= {"flow", "diffusion", "mask", "uniform"}
