@@ -265,7 +265,7 @@ def test_noise_that_is_added_leads_to_the_law_of_the_earlier_time(schedule):
 
 def test_churn_without_amount_is_the_solver_itself_and_keeps_its_order():
     times = grid(*INTERVAL, 16)
-    assert quantile_errors(CondOT(), Churn(amount=0.0), times) == pytest.approx(quantile_errors(CondOT(), "heun", times), rel=1e-5)
+    assert quantile_errors(CondOT(), Churn(amount=0.0), times) == pytest.approx(quantile_errors(CondOT(), "heun", times), rel=1e-12)
 
 
 @pytest.mark.parametrize(

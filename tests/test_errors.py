@@ -42,7 +42,7 @@ BAD_SIMULATIONS = [
     ({"times": torch.zeros(1)}, r"at least two floating times.*shape \(1,\)"),
     ({"times": torch.zeros(2, 2)}, r"shape \(2, 2\)"),
     ({"times": "fast"}, "`times` must be at least two floating times, got 'fast'"),
-    ({"solver": "eulr"}, "unknown solver `eulr`; did you mean `euler`.*Known: algorithm7"),
+    ({"solver": "eulr"}, "unknown solver `eulr`; did you mean `euler`.*Known: 2m, adams"),
     ({"solver": 3}, "`solver` must be a name or a Solver, got 3; known names: exact"),
     ({"solver": "tau-leaping"}, "TauLeaping simulates jump only, and Flow has drift too; solvers that fit: exact, euler"),
     (

@@ -58,6 +58,6 @@ class Churn(Solver):
         now = schedule.log_snr(t)
         back = (self.amount * (schedule.log_snr(s) - now)).clamp(max=math.log(2) / 2)
         # What is noise and nothing else cannot be noised further; nor may a state go where a prediction says nothing.
-        r = torch.where(now.isneginf(), t, schedule.time_at_log_snr(now - back)).clamp(min=process.t_min)
+        r = torch.where(now.isneginf() | (back <= 0), t, schedule.time_at_log_snr(now - back)).clamp(min=process.t_min)
         r = torch.minimum(r, t)
         return self.solver.step(process, predict, denoising.renoise(x, t, r, rng=rng), r, s, rng=rng)
