@@ -35,8 +35,8 @@ from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
 from genmatch.tensors import draw_where, expand, read, uniforms
 
-_IN_ORDER = ("posterior", "masked", "redrawing")
-_NEEDS = (*_IN_ORDER, "cavity")
+_IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing")
+_NEEDS: tuple[str, ...] = (*_IN_ORDER, "cavity")
 """A cavity is what makes any order right: the law of a token given all that is known, not only what comes before it."""
 
 
