@@ -20,7 +20,7 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
-from genmatch.errors import GenmatchError, positive_integer
+from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.files import read_json, write_atomically, write_json, write_tensors
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.processes import MarkovProcess
@@ -131,7 +131,13 @@ def build_network(settings: RunSettings, process: MarkovProcess) -> torch.nn.Mod
 
 
 def lacks(network: str, process: MarkovProcess) -> str:
-    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing."""
+    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing.
+
+    Raises:
+        GenmatchError: if there is no such network.
+    """
+    if network not in _NETWORKS:
+        raise unknown("network", network, NETWORKS)
     offered = inspect.signature(_NETWORKS[network]).parameters
     return ", ".join(f"{name}={value}" for name, value in process.network.items() if name not in offered)
 
