@@ -30,7 +30,11 @@ def judge_mutant(row: int) -> dict[str, Any]:
     from tests.mutants import MUTANTS
 
     name, process, check = MUTANTS[row]
-    result = CHECKS[check](Subject(process))
+    # A tenth of the draws is enough for most.
+    for effort in (0.1, 0.4, 1.0):
+        result = CHECKS[check](Subject(process, effort=effort))
+        if result.outcome == "failed":
+            break
     return {"mutant": name, "check": check, "figure": result.figure, "tolerance": result.tolerance, "caught": result.outcome == "failed"}
 
 

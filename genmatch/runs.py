@@ -150,7 +150,11 @@ def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping
 
 
 def lacks(network: str, process: MarkovProcess) -> str:
-    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing."""
+    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing.
+
+    Raises:
+        GenmatchError: if there is no such network.
+    """
     if network not in _NETWORKS:
         raise unknown("network", network, NETWORKS)
     offered = inspect.signature(_NETWORKS[network]).parameters

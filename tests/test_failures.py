@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,8 +184,9 @@ def test_two_processes_are_one_with_twice_the_rows(tmp_path, config, settings):
             str(tmp_path / "two"),
         ],
     }
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     for command in runs.values():
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=environment)
         assert done.returncode == 0, done.stderr
         assert "UserWarning" not in done.stderr
     one, two = (newest(tmp_path / name)[0] for name in runs)
