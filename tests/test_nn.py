@@ -43,7 +43,7 @@ def random_weights(net):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("space", "output_shape"), CASES)
 def test_shapes_and_gradients(network, space, output_shape):
-    net = random_weights(network(space, output_shape, width=16, depth=2))
+    net = random_weights(network(space, output_shape, width=16, depth=2, timed=True))
     rng = torch.Generator().manual_seed(0)
     x = space.random(4, rng=rng)
     out = net(x, torch.rand(4, generator=rng))

@@ -12,7 +12,7 @@ from genmatch.errors import GenmatchError
 from genmatch.nn.conditioning import Conditioning, Modulation
 from genmatch.nn.embedding import position_embedding
 from genmatch.nn.heads import position_heads
-from genmatch.spaces import Space
+from genmatch.spaces import Categorical, Space
 from genmatch.tensors import State
 
 Seen = tuple[Tensor, Tensor]
@@ -40,7 +40,7 @@ class Transformer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         labels: number of classes of each label that the network is conditioned on, by name.
-        timed: whether the network is told the time. A masked state says by itself how far it is, and a network that knows
+        timed: whether the network is told the time; by default unless the states have a mask. A masked state says by itself how far it is, and a network that knows
             nothing else is declared `time_free`: what it said of a state need not be computed twice.
         causal: makes the output at a position depend on the tokens before it only, and not on the time, for `Autoregressive`.
 
@@ -66,7 +66,7 @@ class Transformer(nn.Module):
         heads: int = 4,
         labels: Mapping[str, int] | None = None,
         condition_width: int = 64,
-        timed: bool = True,
+        timed: bool | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -75,6 +75,8 @@ class Transformer(nn.Module):
         if width % heads:
             raise GenmatchError(f"`width` must be a multiple of `heads`, got {width} and {heads}.")
         self.embed = position_embedding(space, width)
+        if timed is None:
+            timed = causal or not (isinstance(space, Categorical) and space.mask)
         self.condition = Conditioning(condition_width, labels, timed=timed)
         self.time_free = not timed
         self.blocks = nn.ModuleList(_Block(width, heads, condition_width, causal) for _ in range(depth))

@@ -68,8 +68,6 @@ class CTMC(PosteriorProcess):
         self._rates = path.rates[self.rates]
         # Anything but the posterior itself is converted, as a whole.
         self.sparse = prediction == "posterior"
-        # A masked state says by itself how far it is: its posterior does not depend on the time.
-        self.network = {"timed": False} if path.space.mask and self.sparse else {}
         # Where kappa = 0 a score is that of the noise, whatever the data.
         self.t_min = max(_START if prediction == "score" else 0.0, self._rates.t_min)
         self.stationary = self._rates.stationary
