@@ -1,8 +1,7 @@
 """How good the conformance kit is: which mutants it catches, and how often it cries wolf. `python benchmarks/conformance.py`.
 
 Every broken process of `tests/mutants.py` is shown to the check that must catch it, and every correct process of
-`tests/test_checks.py` to all checks under many seeds. Writes `docs/_data/conformance.json`, from which the documentation makes
-its tables. With 20 seeds at the quick level it takes about half an hour on two cores.
+`tests/test_checks.py` to all checks under many seeds. Writes `docs/_data/conformance.json`. With 20 seeds at the quick level it takes about half an hour on two cores.
 """
 
 from __future__ import annotations

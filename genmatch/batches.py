@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from genmatch import draws
 from genmatch.errors import GenmatchError
-from genmatch.models import as_condition
+from genmatch.models import conditions_for
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, leaves, tree_map
 
@@ -81,12 +81,8 @@ def in_memory(data: Any, space: Space) -> Pair:
         GenmatchError: if they do not fit the space, or have different lengths.
     """
     x1, condition = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    x1, conditions = space.prepare(x1), as_condition(condition)
-    for name, value in conditions.items():
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != batch_size(x1):
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {batch_size(x1)} data points, got {found}.")
-    return x1, conditions
+    x1 = space.prepare(x1)
+    return x1, conditions_for(condition, batch_size(x1), "data points")
 
 
 def drop(condition: dict[str, Any], null: Mapping[str, Any] | None, share: float, *, rng: torch.Generator) -> dict[str, Any]:

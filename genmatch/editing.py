@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.grids import Grid, time_grid
-from genmatch.models import Condition, Model, check_model, device_of
+from genmatch.grids import Grid
+from genmatch.models import Condition, Model, check_model, conditions_for, device_of
 from genmatch.processes.base import MarkovProcess
-from genmatch.sampling import conditions_for, make_rng, simulate
+from genmatch.sampling import make_rng, simulate, times_for
 from genmatch.solvers.base import Solver
 from genmatch.tensors import State, batch_size, tree_map
 
@@ -69,7 +69,7 @@ def edit(
     rng = make_rng(device_of(model), seed, rng)
     x = tree_map(lambda value: value.to(rng.device), process.data_space.prepare(x))
     n = batch_size(x)
-    times = t + (1 - t) * time_grid(steps, grid)
+    times = t + (1 - t) * times_for(process, steps, grid)
     times[-1] = 1.0
     conditions = conditions_for(condition, n)
     check_model(process, model, conditions, 1, rng.device)

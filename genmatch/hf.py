@@ -27,6 +27,7 @@ from genmatch.models import evaluating
 from genmatch.paths import Mixture
 from genmatch.processes import CTMC
 from genmatch.schedules import CondOT, Schedule
+from genmatch.tensors import precise
 
 
 class MaskedLM(torch.nn.Module):
@@ -103,7 +104,7 @@ class MaskedLM(torch.nn.Module):
         return output[:, start : start + x.shape[1]]
 
     def _own(self, logits: Tensor) -> Tensor:
-        return logits[..., self.ids].to(torch.promote_types(logits.dtype, torch.float32))
+        return precise(logits[..., self.ids])
 
     def _fixed(self, ids: tuple[int, ...], x: Tensor) -> Tensor:
         return torch.tensor(ids, dtype=torch.int64, device=x.device).expand(len(x), -1)

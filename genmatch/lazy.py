@@ -20,9 +20,14 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.outputs import check_output
-from genmatch.tensors import Indexed
+from genmatch.tensors import Indexed, precise
 
 Model = Callable[..., Any]
+
+
+def is_split(model: Model) -> bool:
+    """Whether a network offers `features(x, t, **condition)` and `head(features)`."""
+    return callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))
 
 
 class Reader:
@@ -40,7 +45,7 @@ class Reader:
 
     def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
         self.model, self.condition, self.shape, self.time_dtype = model, condition, tuple(shape), time_dtype
-        self.split = callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))
+        self.split = is_split(model)
         self.time_free = bool(getattr(model, "time_free", False))
         self.calls: Tensor | None = None
         self._last: Lazy | None = None
@@ -80,11 +85,11 @@ class Reader:
         """
         # Laws of tokens are not made in half precision.
         if not self.split:
-            return known.to(torch.promote_types(known.dtype, torch.float32))
+            return precise(known)
         logits = self.model.head(known)  # type: ignore[attr-defined]
         if tuple(logits.shape) != (len(known), self.shape[-1]):
             raise GenmatchError(f"`head` must return {(len(known), self.shape[-1])} from the features of {len(known)} positions, got {tuple(logits.shape)}.")
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return precise(logits)
 
 
 class Lazy(Indexed):

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
-from genmatch.models import Condition, Model, Predictor, check_model, device_of, evaluating
+from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
-from genmatch.sampling import conditions_for, make_rng
+from genmatch.sampling import make_rng
 from genmatch.solvers.ode import velocity_at
 from genmatch.tensors import State, batch_size, tree_map
 

@@ -19,7 +19,7 @@ from genmatch.outputs import check_output
 from genmatch.prefixes import PrefixReader, resumes
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
-from genmatch.tensors import Indexed, State, batch_size, leaves, tree_map
+from genmatch.tensors import Indexed, State, leaves, precise, tree_map
 
 Model = Callable[..., Any]
 Condition = Mapping[str, Any]
@@ -51,6 +51,16 @@ def as_condition(condition: Any) -> dict[str, Any]:
     raise GenmatchError(f"`condition` must be a tensor or a dictionary of tensors, got {type(condition).__name__}.")
 
 
+def conditions_for(condition: Any, n: int, of: str = "samples") -> dict[str, Any]:
+    """Keyword arguments for the model, after a check that each has one entry for each of `n` samples, or whatever they are `of`."""
+    conditions = as_condition(condition)
+    for name, value in conditions.items():
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {n} {of}, got {found}.")
+    return conditions
+
+
 def null_of(model: Model) -> Condition | None:
     """What a model declares that its conditions are when they are not given, `model.null`: a value by name; None if it declares nothing.
 
@@ -65,10 +75,6 @@ def null_of(model: Model) -> Condition | None:
 
 def _as_it_is(x: State, t: Tensor) -> State:
     return x
-
-
-def _precise(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 class Predictor:
@@ -105,9 +111,7 @@ class Predictor:
         """
         self.calls += 1
         self._whole += 1
-        output = self.model(self.keep(x, t), t.to(self._dtype(x)), **self.condition)
-        check_output(self.process.output_shape, output, batch_size(x))
-        return output
+        return self._asked(self.keep(x, t), t, self.condition)
 
     def where_read(self, x: Tensor, t: Tensor) -> Indexed:
         """The output likewise, but computed only where it is read, as `output[mask]`."""
@@ -121,17 +125,14 @@ class Predictor:
         """The outputs of the samples with a True in `rows`, (N, ...), for states and times of all."""
         self.calls += 1
         self._rows = self._rows + rows.long().cpu()
-        some = lambda value: value[rows]  # noqa: E731
-        t, x, condition = t[rows], tree_map(some, self.keep(x, t)), tree_map(some, self.condition)
-        output = self.model(x, t.to(self._dtype(x)), **condition)
-        check_output(self.process.output_shape, output, len(t))
-        return output
+        x, condition = (tree_map(lambda value: value[rows], part) for part in (self.keep(x, t), self.condition))
+        return self._asked(x, t[rows], condition)
 
     def for_loss(self, x: State, t: Tensor) -> Any:
         """The output in float32 or better, and lazy where the process reads parts only: there the head is not trained on what is not read."""
         if self.process.sparse:
             return self.where_read(x, t)
-        return tree_map(_precise, self(x, t))
+        return tree_map(precise, self(x, t))
 
     def of(self, solver: Solver) -> Callable[..., Any]:
         """How `solver` asks for outputs: whole ones, those of some rows, or, where it and the process read parts only, lazy ones."""
@@ -143,6 +144,11 @@ class Predictor:
         """Network calls that each of `n` samples took, (n,): a sample of which nothing was read took none."""
         whole = torch.full((n,), self._whole) + self._rows
         return whole if self._reader is None or self._reader.calls is None else whole + self._reader.calls.cpu()
+
+    def _asked(self, x: State, t: Tensor, condition: dict[str, Any]) -> State:
+        output = self.model(x, t.to(self._dtype(x)), **condition)
+        check_output(self.process.output_shape, output, len(t))
+        return output
 
     def _dtype(self, x: State) -> torch.dtype:
         """The model's precision, or the state's, and never less than float32: times near 1 would round to 1."""

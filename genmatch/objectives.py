@@ -14,7 +14,7 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,8 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths.visits import Visit
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import MarkovProcess, Predict
 from genmatch.tensors import State, batch_size, tree_map
-
-Predict = Callable[[State, Tensor], State]
-"""The network with its conditions bound: states and times, (B,), to outputs in float32 or better, or to lazy ones: `Predictor.for_loss`."""
 
 _EDGE = 1e-6
 
@@ -62,7 +59,7 @@ class Objective(ABC):
 
     @abstractmethod
     def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
-        """The loss of each row of a draw, in float32 or better, (B,)."""
+        """The loss of each row of a draw, (B,), from outputs in float32 or better, whole or lazy: those of `Predictor.for_loss`."""
 
     def __call__(self, process: MarkovProcess, predict: Predict, x1: State, rng: torch.Generator, condition: Mapping[str, Any] | None = None) -> Tensor:
         """The loss of each data point of a batch, (B,)."""

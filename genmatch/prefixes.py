@@ -11,16 +11,14 @@ token a call, L calls cost about as much as one on the whole sequence. What is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.lazy import Reader
+from genmatch.lazy import Model, Reader
 from genmatch.tensors import Indexed
-
-Model = Callable[..., Any]
 
 
 def resumes(model: Model) -> bool:

@@ -20,7 +20,7 @@ from genmatch import solvers
 from genmatch.constraints import known
 from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.grids import Grid, time_grid
-from genmatch.models import Condition, Model, Predictor, as_condition, check_model, device_of, evaluating
+from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Solver
 from genmatch.solvers.general import Finish
@@ -145,7 +145,7 @@ def sample(
     """
     n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    times = _grid(time_grid(steps, grid, getattr(process.path, "schedule", None)) if times is None else times)
+    times = _grid(times_for(process, steps, grid) if times is None else times)
     if float(times[0]) != 0:
         raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
     chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
@@ -164,6 +164,11 @@ def sample(
     samples = tree_map(lambda *values: torch.cat(values), *parts)
     process.space.validate(samples, "the samples")
     return samples
+
+
+def times_for(process: MarkovProcess, steps: int, grid: str | Grid) -> Tensor:
+    """The grid of that name, in the clock of the process's schedule where it has one."""
+    return time_grid(steps, grid, getattr(process.path, "schedule", None))
 
 
 def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None = None) -> torch.Generator:
@@ -222,13 +227,3 @@ def _grid(times: Any) -> Tensor:
     if not bool((grid[1:] > grid[:-1]).all()) or float(grid[0]) < 0 or float(grid[-1]) > 1:
         raise GenmatchError(f"`times` must increase strictly inside [0, 1], got {grid.tolist()}.")
     return grid
-
-
-def conditions_for(condition: Condition | Tensor | None, n: int) -> dict[str, Any]:
-    """Keyword arguments for the model, after a check that each has one entry for each of `n` samples."""
-    conditions = as_condition(condition)
-    for name, value in conditions.items():
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {n} samples, got {found}.")
-    return conditions

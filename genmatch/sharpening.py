@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.lazy import is_split
 from genmatch.models import Model
 
 
@@ -25,7 +26,7 @@ class Sharpened(torch.nn.Module):
         super().__init__()
         self.model, self.temperature, self.top_p = model, temperature, top_p
         self.time_free = bool(getattr(model, "time_free", False))
-        if callable(getattr(model, "features", None)) and callable(getattr(model, "head", None)):
+        if is_split(model):
             # A split model stays one, and one that goes on from a prefix does so.
             self.causal, self.resume = bool(getattr(model, "causal", False)), getattr(model, "resume", None)
             self.features, self.head = model.features, lambda features: self.sharpened(model.head(features))  # type: ignore[attr-defined]

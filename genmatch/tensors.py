@@ -60,6 +60,11 @@ def named_leaves(state: State, name: str) -> dict[str, Any]:
     return {name: state}
 
 
+def precise(value: Tensor) -> Tensor:
+    """The value in float32 or better."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def batch_size(state: State) -> int:
     """The number of samples in a state."""
     return len(leaves(state)[0])

@@ -222,3 +222,10 @@ def test_an_edit_of_what_is_no_data_is_refused(x, t, message):
     process = one_token("mask")
     with pytest.raises(gm.GenmatchError, match=message):
         gm.edit(process, gm.oracle(process, TOKENS), x, t)
+
+
+def test_an_edit_takes_the_grids_of_a_sample():
+    """Those in the clock of the path's schedule too."""
+    flow, points = gm.Flow(line(), "data"), torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    for name in ("cosine", "angle", "log-snr"):
+        assert gm.edit(flow, gm.oracle(flow, points), points, 0.3, grid=name, seed=0).shape == points.shape

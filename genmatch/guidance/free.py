@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.lazy import is_split
 from genmatch.models import Model, null_of
 from genmatch.tensors import State, expand, leaves, tree_map
 
@@ -38,7 +39,7 @@ class ClassifierFree(torch.nn.Module):
         self.model, self.scale, self.without, self.interval, self.rescale = model, scale, without, interval, rescale
         # An interval makes the output depend on the time.
         self.time_free = bool(getattr(model, "time_free", False)) and interval == (0.0, 1.0)
-        if callable(getattr(model, "features", None)) and callable(getattr(model, "head", None)):
+        if is_split(model):
             # A split model stays one: a position is known with and without the condition, and whether it is guided.
             self.features, self.head = self._features, self._head
 

@@ -138,7 +138,7 @@ class Superposition(MarkovProcess):
         Raises:
             GenmatchError: if one process gives data a probability and another a density.
         """
-        movers = [list(self._parts(output))[i] for i in self._movers]
+        movers = self._moving(output)
         if any(process.data_space != self.data_space for process, _ in movers):
             raise GenmatchError(f"the parts of {self} read data off a state in different units, as levels and as vectors; bound a part alone.")
         nats = torch.stack([process.finish_nats(part, x, t, x1) for process, part in movers], -1)
@@ -153,8 +153,7 @@ class Superposition(MarkovProcess):
 
     def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
         """One process, drawn by its weight, draws the data; correctors lead to none."""
-        parts = list(self._parts(output))
-        return self._choose([parts[i][0].finish(parts[i][1], x, t, rng=rng) for i in self._movers], t, rng)
+        return self._choose([process.finish(part, x, t, rng=rng) for process, part in self._moving(output)], t, rng)
 
     def _choose(self, ends: list[State], t: Tensor, rng: torch.Generator | None) -> State:
         """For each sample the end that one process took, drawn by the weights at `t`."""
@@ -167,6 +166,11 @@ class Superposition(MarkovProcess):
         if self.heads == "shared":
             return [(process, output) for process in self.processes]
         return [(process, output[name]) for name, process in zip(self.names, self.processes, strict=True)]
+
+    def _moving(self, output: State) -> list[tuple[MarkovProcess, State]]:
+        """The same of those that are no correctors."""
+        parts = self._parts(output)
+        return [parts[i] for i in self._movers]
 
     def _join(self, function: Callable[[MarkovProcess, Any], Any], values: Any) -> Any:
         """`function` of the only head, or of each head with its value, by name."""
