@@ -108,7 +108,7 @@ class Subject:
         self.conditional(x, t, x1).apply(counting, x)
         size = self.space.size
         # Fewer than these say too little of their own spread where few of many coordinates move.
-        return max(400, int(self.effort * max(800, min(80_000, 6_000_000 // (size * calls + size**2 // 8)))))
+        return max(400, int(self.effort * max(800, min(120_000, 6_000_000 // (size * calls + size**2 // 8)))))
 
     def index(self, n: int) -> Tensor:
         """Which data point each of `n` samples leads to: all in turn."""
