@@ -68,7 +68,7 @@ def cases() -> dict[str, tuple[gm.MarkovProcess, Callable[[torch.Tensor], torch.
     path = gm.paths.Gaussian((SIZE,))
     flow, diffusion = gm.Flow(path), gm.Diffusion(path)
     mask, uniform = (gm.CTMC(gm.paths.Mixture((SIZE,), vocab_size=VOCAB, source=source)) for source in ("mask", "uniform"))
-    table: dict[str, Any] = {f"flow, {name}": (flow, still, name) for name in ("exact", "euler", "midpoint", "2m", "adams")}
+    table: dict[str, Any] = {f"flow, {name}": (flow, still, name) for name in ("exact", "euler", "midpoint", "2m", "adams", "circle-rk4")}
     table |= {"diffusion, exact": (diffusion, still, "exact"), "diffusion, euler-maruyama": (diffusion, still, "euler-maruyama")}
     return table | {
         "mask, exact": (mask, tokens, "exact"),

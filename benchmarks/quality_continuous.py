@@ -22,7 +22,11 @@ from tests.toys import GaussianMixture, full, line
 
 CALLS, TIMES = (8, 16, 32), (0.25, 0.5, 0.9, 1.0)
 LEVELS = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
-OURS = {"exact": "uniform", "midpoint": "uniform", "heun": "uniform", "rk4": "uniform", "2m": "log-snr", "exponential-heun": "angle", "adams": "angle"}
+OURS = {
+    **dict.fromkeys(("exact", "midpoint", "heun", "rk4"), "uniform"),
+    "2m": "log-snr",
+    **dict.fromkeys(("exponential-heun", "adams", "adams-4", "circle-rk4", "circle-rk5"), "angle"),
+}
 """Solvers, each with the grid that suits it."""
 PEERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "explicit_adams": 1, "implicit_adams": 1}
 """Methods of flow_matching, with the calls of a step."""

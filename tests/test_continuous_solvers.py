@@ -13,7 +13,8 @@ from genmatch.errors import Unfinished
 from genmatch.schedules import VE, VP, CondOT, Cosine
 from genmatch.solvers.adaptive import Adaptive
 from genmatch.solvers.churn import Churn
-from genmatch.solvers.multistep import Adams, Multistep
+from genmatch.solvers.circle import Adams, CircleRK4
+from genmatch.solvers.multistep import Multistep
 from genmatch.solvers.ode import Heun
 from genmatch.solvers.predictor_corrector import ExponentialHeun, StochasticHeun
 from tests.test_solvers import LEVELS, POINTS, fading, memoryless, quantile_errors
@@ -35,7 +36,7 @@ def test_errors_are_those_that_were_computed_independently(key, errors):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
-@pytest.mark.parametrize("name", ["2m", "adams", "exponential-heun"])
+@pytest.mark.parametrize("name", ["2m", "adams", "adams-4", "circle-rk4", "circle-rk5", "exponential-heun"])
 def test_solvers_on_predictions_are_more_accurate_than_the_first_order_on_every_schedule(name, schedule):
     errors = {solver: quantile_errors(schedule, solver, grid(*INTERVAL, 64), "data")[1] for solver in (name, "exact")}
     print(errors)
@@ -43,22 +44,30 @@ def test_solvers_on_predictions_are_more_accurate_than_the_first_order_on_every_
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "data", "noise", "score"])
-@pytest.mark.parametrize("name", ["2m", "adams", "exponential-heun"])
+@pytest.mark.parametrize("name", ["2m", "adams", "adams-4", "circle-rk4", "circle-rk5", "exponential-heun"])
 def test_what_the_network_predicts_makes_no_difference(name, prediction):
     velocity, other = (quantile_errors(Cosine(), name, grid(*INTERVAL, 16), kind) for kind in ("velocity", prediction))
     assert other == pytest.approx(velocity, rel=1e-8)
 
 
-def test_adams_stands_still_for_gaussian_data_of_its_scale():
+@pytest.mark.parametrize(("solver", "other"), [(Adams(), Adams(scale=1.0)), (Adams(slopes=4), Adams(1.0, 4)), (CircleRK4(), CircleRK4(scale=1.0))], ids=str)
+def test_on_the_circle_gaussian_data_of_its_scale_stand_still(solver, other):
     flow, x0 = gm.Flow(line(), prediction="data"), torch.randn(50, 1, dtype=F64, generator=seeded())
     model = lambda x, t: 0.25 * t.unsqueeze(-1) * x / (0.25 * t**2 + (1 - t) ** 2).unsqueeze(-1)  # noqa: E731
-    for times in (grid(0.0, 1.0, 2), grid(0.0, 1.0, 7)):
-        assert torch.allclose(gm.simulate(flow, model, x0, times, solver="adams").states[-1], 0.5 * x0, atol=1e-14)
-    other = gm.simulate(flow, model, x0, grid(0.0, 1.0, 7), solver=Adams(scale=1.0)).states[-1]
-    assert not torch.allclose(other, 0.5 * x0, atol=1e-4)
+    end = 1.0 if solver.finishes else 0.9
+    still = math.hypot(0.5 * end, 1 - end) * x0
+    for times in (grid(0.0, end, 2), grid(0.0, end, 7)):
+        assert torch.allclose(gm.simulate(flow, model, x0, times, solver=solver).states[-1], still, atol=1e-14)
+    moved = gm.simulate(flow, model, x0, grid(0.0, end, 7), solver=other).states[-1]
+    assert not torch.allclose(moved, still, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [Multistep(), Adams()], ids=["2m", "adams"])
+def test_adams_refuses_a_number_of_slopes_that_it_does_not_know():
+    with pytest.raises(gm.GenmatchError, match="`slopes` must be 2, 3 or 4, got 5"):
+        Adams(slopes=5)
+
+
+@pytest.mark.parametrize("solver", [Multistep(), Adams(), Adams(slopes=4)], ids=["2m", "adams", "adams-4"])
 def test_a_memory_lasts_one_trajectory_and_no_longer(solver):
     flow, law = gm.Flow(line()), GaussianMixture(CondOT())
     run = lambda n: gm.simulate(flow, law.velocity, law.quantiles(LEVELS[:n], 0.1).unsqueeze(-1), grid(0.1, 0.9, 5), solver=solver).states[-1]  # noqa: E731

@@ -42,19 +42,19 @@ class Heun(Solver):
 
 
 class RK4(Solver):
-    """The classical Runge-Kutta method; order 4, four calls a step."""
+    """The Runge-Kutta method of the 3/8 rule; order 4, four calls a step."""
 
     order = 4
     calls = 4
     kinds = _DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        h, middle = expand(s - t, x), (t + s) / 2
+        h = expand(s - t, x)
         k1 = velocity_at(process, predict, x, t)
-        k2 = velocity_at(process, predict, x + h / 2 * k1, middle)
-        k3 = velocity_at(process, predict, x + h / 2 * k2, middle)
-        k4 = velocity_at(process, predict, x + h * k3, s)
-        return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        k2 = velocity_at(process, predict, x + h / 3 * k1, t + (s - t) / 3)
+        k3 = velocity_at(process, predict, x + h * (k2 - k1 / 3), t + (s - t) * 2 / 3)
+        k4 = velocity_at(process, predict, x + h * (k1 - k2 + k3), s)
+        return x + h / 8 * (k1 + 3 * k2 + 3 * k3 + k4)
 
 
 class Dopri5(Solver):
