@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.tensors import bernoulli, draw_categorical, draw_where, uniforms
+from genmatch.tensors import bernoulli, draw_at, draw_where, uniforms
 
 
 class Destination(ABC):
@@ -89,7 +89,7 @@ class Levels(Destination):
         self.logits, self.values = logits, values
 
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        return self.values[draw_categorical(self.logits[where], rng=rng)]
+        return self.values[draw_at(self.logits[where], where, rng=rng)]
 
     def atoms(self) -> tuple[Tensor, Tensor]:
         return self.values, self.logits.softmax(-1)
@@ -125,8 +125,8 @@ class Binned(Destination):
         self.logits, self.edges = logits, edges
 
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        bins = draw_categorical(self.logits[where], rng=rng)
-        place = torch.rand(bins.shape, dtype=self.edges.dtype, device=bins.device, generator=rng)
+        bins = draw_at(self.logits[where], where, rng=rng)
+        place = uniforms(where, rng=rng)[where].to(self.edges.dtype)
         return self.edges[bins] + place * self.edges.diff()[bins]
 
     def atoms(self) -> tuple[Tensor, Tensor]:
@@ -241,7 +241,7 @@ class Chained(Destination):
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         index = where.flatten().nonzero().squeeze(-1)
         z = draw_where(self.logits, where, uniforms(where, rng=rng))
-        return draw_categorical(self.law(index, z).log(), rng=rng)
+        return draw_at(self.law(index, z).log(), where, rng=rng)
 
     def atoms(self) -> tuple[Tensor, Tensor]:
         shape = self.logits.shape[:-1]

@@ -29,6 +29,7 @@ from torch import Tensor
 from genmatch.calculus import gradient, second_derivatives
 from genmatch.destinations import Binned, Categorical, Chained, Destination, Levels, Mixture, PointMass
 from genmatch.errors import GenmatchError
+from genmatch.rows import normal
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Manifold, Space, TestFunction
 from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
@@ -169,7 +170,7 @@ class Brownian(Generator):
         return (self.variance.expand_as(x) / 2 * second_derivatives(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        noise = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
         return x + (_spread(h, x) * self.variance).sqrt() * noise
 
     def scaled(self, weight: Weight) -> Brownian:

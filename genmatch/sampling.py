@@ -22,6 +22,7 @@ from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
+from genmatch.rows import Groups
 from genmatch.solvers.base import Solver
 from genmatch.solvers.general import Finish
 from genmatch.tensors import State, batch_size, leaves, tree_map
@@ -131,7 +132,8 @@ def sample(
             value is that of every sample, or of each along a leading axis. How exact that is, see `genmatch.constraints`.
         seed: makes the draw repeatable; fresh randomness if None.
         rng: source of randomness, instead of `seed`.
-        batch_size: samples a network call; all at once by default.
+        batch_size: samples a network call; all at once by default. It does not change what is drawn, see `genmatch.rows`, but for
+            solvers whose number of draws depends on the states: "thinning".
 
     Raises:
         GenmatchError: if an argument does not fit, before anything is computed.
@@ -151,10 +153,11 @@ def sample(
     chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
     rng = make_rng(device_of(model), seed, rng)
     check_model(process, model, conditions, 1, rng.device)
-    parts = []
+    parts, groups = [], Groups(rng, n)
     with torch.no_grad(), evaluating(model):
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
+            rng = groups.part(rows.start, rows.stop)
             x0 = process.path.source(rows.stop - start, rng=rng)
             keep = clamped.rows(rows).start(x0, rng)
             predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions), keep)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.rows import uniform
 
 State = Any
 """A tensor of shape (B, ...), or a dictionary of states."""
@@ -89,7 +90,7 @@ def check_times(t: Tensor, n: int, name: str = "t") -> Tensor:
 
 def uniforms(like: Tensor, *, rng: torch.Generator | None) -> Tensor:
     """A number in [0, 1) for each coordinate, float64: float32 ones are wrong by 1 % for a probability of 1e-6."""
-    return torch.rand(like.shape, dtype=torch.float64, device=like.device, generator=rng)
+    return uniform(like.shape, dtype=torch.float64, device=like.device, rng=rng)
 
 
 def bernoulli(probability: Tensor, like: Tensor, *, rng: torch.Generator | None) -> Tensor:
@@ -106,6 +107,14 @@ def draw_categorical(logits: Tensor, *, rng: torch.Generator | None) -> Tensor:
         GenmatchError: if a row has no law, because of a NaN or of nothing but -inf.
     """
     return _invert(logits, uniforms(logits[:, 0], rng=rng))
+
+
+def draw_at(logits: Tensor, where: Tensor, *, rng: torch.Generator | None) -> Tensor:
+    """The same for the coordinates with a True in `where`, (B, *shape), whose logits are given in order, (N, S).
+
+    Each coordinate has a uniform of its own, so that what one sample draws does not depend on the others.
+    """
+    return _invert(logits, uniforms(where, rng=rng)[where])
 
 
 class Indexed(ABC):

@@ -16,6 +16,7 @@ from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.gaussian_jumps import GaussianJumps
 from genmatch.paths.gaussian_prediction import GaussianPrediction
 from genmatch.paths.visits import by_snr
+from genmatch.rows import normal
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean, Grid
 from genmatch.tensors import expand
@@ -76,12 +77,12 @@ class Gaussian(Path):
         return (x - expand(self.schedule.alpha(t), x) * x1) / expand(self.schedule.sigma(t), x)
 
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
-        noise = torch.randn(n, *self.space.shape, dtype=self.space.dtype, device=rng.device if rng else None, generator=rng)
+        noise = normal((n, *self.space.shape), dtype=self.space.dtype, device=rng.device if rng else None, rng=rng)
         return self.schedule.source_std * noise
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
         if x0 is None:
-            x0 = self.schedule.source_std * torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=rng)
+            x0 = self.schedule.source_std * normal(x1.shape, dtype=x1.dtype, device=x1.device, rng=rng)
         noise = x0 / self.schedule.source_std
         return expand(self.schedule.alpha(t), x1) * x1 + expand(self.schedule.sigma(t), x1) * noise
 

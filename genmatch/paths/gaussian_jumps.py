@@ -25,7 +25,7 @@ from genmatch.destinations import Destination, gauss_legendre
 from genmatch.generators import Jump
 from genmatch.paths.levels import LevelRates
 from genmatch.spaces import Grid
-from genmatch.tensors import draw_categorical, expand
+from genmatch.tensors import draw_at, expand, uniforms
 
 if TYPE_CHECKING:
     from genmatch.paths.gaussian import Gaussian
@@ -87,11 +87,11 @@ class Flux(Destination):
 
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Inverts the distribution function by bisection."""
-        level = draw_categorical(self.logits[where], rng=rng).unsqueeze(-1)
+        level = draw_at(self.logits[where], where, rng=rng).unsqueeze(-1)
         centre, tilt = (part[where].gather(-1, level).squeeze(-1) for part in (self.centre, self.tilt))
         low, high = _rise(tilt)
         start, end = _antiderivative(low, tilt), _antiderivative(high, tilt)
-        height = start + (end - start) * torch.rand(tilt.shape, dtype=torch.float64, device=tilt.device, generator=rng)
+        height = start + (end - start) * uniforms(where, rng=rng)[where]
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             below = _antiderivative(middle, tilt) < height

@@ -11,6 +11,7 @@ from genmatch.errors import unknown
 from genmatch.generators import Drift
 from genmatch.paths.conversion import PREDICTIONS, coefficients, convert
 from genmatch.paths.prediction import Prediction
+from genmatch.rows import normal
 from genmatch.tensors import expand
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class GaussianPrediction(Prediction):
         alpha_s = schedule.alpha(s)
         ratio = torch.where(alpha_s > 0, schedule.alpha(t) / alpha_s, 1.0)
         missing = (schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2).clamp(min=0).sqrt()
-        return expand(ratio, x) * x + expand(missing, x) * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        return expand(ratio, x) * x + expand(missing, x) * normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
 
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Squared error, (B,); for a score times sigma^2, which makes it the error of the noise and keeps it finite."""
@@ -120,7 +121,7 @@ class GaussianPrediction(Prediction):
         self.path.require_independent("renewing noise")
         schedule = self.path.schedule
         x1 = self.predict(output, x, t, "data")
-        fresh = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        fresh = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
         kept = expand(schedule.sigma(s) / schedule.sigma(t) * memory, x) * (x - expand(schedule.alpha(t), x) * x1)
         return expand(schedule.alpha(s), x) * x1 + kept + expand(schedule.sigma(s) * torch.sqrt(1 - memory**2), x) * fresh
 

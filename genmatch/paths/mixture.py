@@ -34,9 +34,10 @@ from genmatch.paths.base import check_schedule
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
 from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
+from genmatch.rows import integers
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import bernoulli, draw_categorical, draw_where, expand, scatter, uniforms
+from genmatch.tensors import bernoulli, draw_at, draw_where, expand, scatter, uniforms
 
 
 class Mixture(TokenPath):
@@ -293,11 +294,12 @@ def _source_draw(law: Tensor, space: Categorical) -> Callable[[int, torch.Genera
         return torch.full((n, *space.shape), int(law.argmax()), device=rng.device if rng else None)
 
     def equal(n: int, rng: torch.Generator | None) -> Tensor:
-        return torch.randint(space.num_states, (n, *space.shape), device=rng.device if rng else None, generator=rng)
+        return integers(space.num_states, (n, *space.shape), device=rng.device if rng else None, rng=rng)
 
     def any_law(n: int, rng: torch.Generator | None) -> Tensor:
         rows = law.log().to(rng.device if rng else None).expand(n, *space.shape, space.num_states)
-        return draw_categorical(rows.reshape(-1, space.num_states), rng=rng).reshape(n, *space.shape)
+        everywhere = torch.ones(rows.shape[:-1], dtype=torch.bool, device=rows.device)
+        return draw_at(rows.reshape(-1, space.num_states), everywhere, rng=rng).reshape(n, *space.shape)
 
     if law.dim() == 1 and bool((law == 1).any()):
         return certain

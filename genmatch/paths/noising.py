@@ -29,7 +29,7 @@ from genmatch.paths.tokens import AveragedRates, TablePath
 from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import draw_categorical, draw_where, expand, uniforms
+from genmatch.tensors import draw_at, draw_where, expand, uniforms
 
 
 class Noising(TablePath):
@@ -112,7 +112,7 @@ class ChainReversal(AveragedRates):
         weights = self.path.kernel(durations)[step, x.flatten()] * self.path.table(later).mT[row, z]
         # A posterior that is not the true one may name a z that never leads to x; its word is taken.
         possible = weights.sum(-1, keepdim=True) > 0
-        drawn = draw_categorical(torch.where(possible, weights, 1).log(), rng=rng)
+        drawn = draw_at(torch.where(possible, weights, 1).log(), torch.ones_like(x, dtype=torch.bool), rng=rng)
         return torch.where(possible.squeeze(-1), drawn, z).reshape(x.shape)
 
 

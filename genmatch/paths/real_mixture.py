@@ -20,9 +20,10 @@ from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.paths.base import Path, check_schedule
 from genmatch.paths.levels import LevelRates
+from genmatch.rows import normal
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean, Grid
-from genmatch.tensors import bernoulli, draw_categorical, expand
+from genmatch.tensors import bernoulli, draw_at, expand
 
 
 class RealMixture(Path):
@@ -75,10 +76,10 @@ class RealMixture(Path):
         return RealMixtureJumps(self)
 
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
-        return torch.randn(n, *self.space.shape, dtype=self.space.dtype, device=rng.device if rng else None, generator=rng)
+        return normal((n, *self.space.shape), dtype=self.space.dtype, device=rng.device if rng else None, rng=rng)
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        noise = torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=rng) if x0 is None else x0
+        noise = normal(x1.shape, dtype=x1.dtype, device=x1.device, rng=rng) if x0 is None else x0
         return torch.where(bernoulli(expand(self.schedule.kappa(t), x1), x1, rng=rng), x1, noise)
 
     def _log_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class RealMixtureJumps(LevelRates):
 
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         jumps = bernoulli(expand(self.schedule.jump_probability(t, s), x), x, rng=rng) & self.moves(x)
-        return x.masked_scatter(jumps, self.grid.at(draw_categorical(logits[jumps], rng=rng), x.dtype))
+        return x.masked_scatter(jumps, self.grid.at(draw_at(logits[jumps], jumps, rng=rng), x.dtype))
 
     def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return expand(torch.maximum(self.schedule.rate(t), self.schedule.rate(s)), x) * self.moves(x)

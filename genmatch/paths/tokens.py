@@ -26,7 +26,7 @@ from genmatch.generators import Jump
 from genmatch.paths.base import Path
 from genmatch.paths.rates import Rates
 from genmatch.spaces import Categorical
-from genmatch.tensors import draw_categorical, expand
+from genmatch.tensors import draw_at, expand, uniforms
 
 
 class TokenPath(Path):
@@ -102,7 +102,8 @@ class TablePath(TokenPath):
 
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
         law = self._start(rng.device if rng else torch.device("cpu"))
-        return draw_categorical(law.log().expand(n * self.space.size, -1), rng=rng).reshape(n, *self.space.shape)
+        everywhere = torch.ones(n, self.space.size, dtype=torch.bool, device=law.device)
+        return draw_at(law.log().expand(n * self.space.size, -1), everywhere, rng=rng).reshape(n, *self.space.shape)
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
         """From `x0` by the coupling that keeps as many tokens as it can: x0 stays with probability min(1, p_t(x0) / p_0(x0))."""
@@ -110,8 +111,8 @@ class TablePath(TokenPath):
         table, time = self._table(t, x1)
         law, start = table.mT[time, x1], self._start(t.device)
         keep = law.gather(-1, x0.unsqueeze(-1)).squeeze(-1) / start[x0]
-        moves = torch.rand(x1.shape, dtype=torch.float64, device=x1.device, generator=rng) >= keep
-        return x0.masked_scatter(moves, draw_categorical((law - start).clamp(min=0).log()[moves], rng=rng))
+        moves = uniforms(x1, rng=rng) >= keep
+        return x0.masked_scatter(moves, draw_at((law - start).clamp(min=0).log()[moves], moves, rng=rng))
 
 
 class AveragedRates(Rates):

@@ -17,7 +17,7 @@ from torch import Tensor
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.processes.levels import LevelProcess
-from genmatch.tensors import draw_categorical
+from genmatch.tensors import draw_at
 
 
 class JumpProcess(LevelProcess):
@@ -67,7 +67,7 @@ class JumpProcess(LevelProcess):
     def finish(self, output: Tensor, x: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Every coordinate that can still jump becomes a draw from its posterior."""
         moves = self._rates.moves(x)
-        return x.masked_scatter(moves, self.grid.at(draw_categorical(output[moves], rng=rng), x.dtype))
+        return x.masked_scatter(moves, self.grid.at(draw_at(output[moves], moves, rng=rng), x.dtype))
 
     def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return self._rates.bound(x, t, s)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
+from genmatch.rows import normal
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.denoising import denoising_of
 from genmatch.tensors import expand
@@ -57,7 +58,7 @@ class StochasticHeun(Solver):
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
         drift_t, variance_t = _terms(process, predict, x, t)
-        unit = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        unit = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
         star = x + h * drift_t + (h * variance_t).sqrt() * unit
         drift_s, variance_s = _terms(process, predict, star, s)
         return x + h / 2 * (drift_t + drift_s) + (h / 2 * (variance_t + variance_s)).sqrt() * unit

@@ -82,7 +82,7 @@ class Psi(Solver):
     order = 0
     calls = 1
     kinds = JUMP
-    needs = ("transition", "finish")
+    needs = ("transition", "finish", "noise")
     sparse = True
 
     def __init__(self, keep: float = 0.95) -> None:

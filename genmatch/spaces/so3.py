@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genmatch.rows import normal
 from genmatch.spaces.manifold import Manifold, check_dtype
 
 _ORTHOGONAL_STEPS = 3
@@ -87,7 +88,7 @@ class SO3(Manifold):
 
     def random(self, n: int, *, rng: torch.Generator | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Haar: a uniform unit quaternion."""
-        q = torch.randn(n, 4, dtype=dtype or self.dtype, generator=rng, device=rng.device if rng else None)
+        q = normal((n, 4), dtype=dtype or self.dtype, device=rng.device if rng else None, rng=rng)
         return _rotation(q / torch.linalg.vector_norm(q, dim=-1, keepdim=True))
 
     def _mend(self, name: str) -> str:

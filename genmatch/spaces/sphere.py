@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import positive_integer
+from genmatch.rows import normal
 from genmatch.spaces.manifold import Manifold, check_dtype
 
 
@@ -82,7 +83,7 @@ class Sphere(Manifold):
         return torch.where(inside, stretch, -torch.inf)
 
     def random(self, n: int, *, rng: torch.Generator | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        return self.nearest(torch.randn(n, *self.shape, dtype=dtype or self.dtype, generator=rng, device=rng.device if rng else None))
+        return self.nearest(normal((n, *self.shape), dtype=dtype or self.dtype, device=rng.device if rng else None, rng=rng))
 
     def _some_direction(self, x: Tensor) -> Tensor:
         """A unit tangent vector at `x`: along the axis that `x` is most across to."""

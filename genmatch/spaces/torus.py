@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import positive_integer
+from genmatch.rows import uniform
 from genmatch.spaces.base import TestFunction
 from genmatch.spaces.manifold import Manifold, check_dtype
 
@@ -71,8 +72,8 @@ class Torus(Manifold):
         return torch.where(inside, 0.0, -torch.inf).double()
 
     def random(self, n: int, *, rng: torch.Generator | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        uniform = torch.rand(n, *self.shape, dtype=dtype or self.dtype, generator=rng, device=rng.device if rng else None)
-        return wrap(2 * math.pi * uniform - math.pi)
+        u = uniform((n, *self.shape), dtype=dtype or self.dtype, device=rng.device if rng else None, rng=rng)
+        return wrap(2 * math.pi * u - math.pi)
 
     def embed(self, x: Tensor) -> Tensor:
         """Cosine and sine of each angle, (B, 2, n): angles jump at the seam, these do not."""
