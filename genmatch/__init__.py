@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import checks, compare, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
     from genmatch.editing import edit
     from genmatch.errors import GenmatchError
@@ -52,6 +52,7 @@ _HOMES = {
 }
 _MODULES = (
     "checks",
+    "compare",
     "data",
     "destinations",
     "generators",
@@ -81,6 +82,7 @@ __all__ = [
     "check_process",
     "check_solver",
     "checks",
+    "compare",
     "conditional_generator",
     "couplings",
     "data",

@@ -39,13 +39,16 @@ def test_the_report_stands_alone_and_its_figures_are_those_of_the_json(finished)
     _comparison, out, _ = finished
     page = (out / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/gif;base64,") == 1
     results = json.loads((out / "results.json").read_text())
     assert results["plan"]["steps"] == 3
     for family in results["families"]:
         assert f"{family['best_over_floor']:.2f}" in page
         assert family["process"].replace("'", "&#39;") in page
-    for name in ("overview", "quality", "budgets", "neighbours"):
+    assert "genmatch compare --data checkerboard --steps 3 --nfe 1 --nfe 3" in page
+    assert results["versions"]["torch"] in page
+    for name in ("overview", "quality", "budgets", "neighbours", "generation"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -6,6 +6,7 @@ Every finished piece is on disk at once: a run that is stopped goes on where it 
 from __future__ import annotations
 
 import math
+import platform
 import re
 import time
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from genmatch import data as data_sets
 from genmatch import processes, sampling, solvers
 from genmatch.compare.features import Extractor, Measure, make_extractor
 from genmatch.compare.metrics import evaluate, nearest_distance
-from genmatch.compare.report import require_plotting, write_report
+from genmatch.compare.report import require_report, table_html, write_report
+from genmatch.compare.study import Study
 from genmatch.data import DataSet
 from genmatch.errors import GenmatchError
 from genmatch.files import read_json, write_json, write_tensors
@@ -33,9 +35,11 @@ from genmatch.settings import Plan
 
 _DRAWS = 16
 """States on the way to each test point from which its likelihood is estimated."""
+_FRAMES = 24
+"""Steps of the simulation that is shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """One family's part of a comparison.
 
@@ -46,6 +50,7 @@ class Family:
         points: the samples at each budget, by nfe.
         likelihood: of the test split, if the data have a unit and the process a bound: `bits` a unit with `error`, whether it is a
             `bound` and a `tight` one, and of which `process`.
+        generation: a few samples on their way, as points at `times`, (T, n, ...).
     """
 
     name: str
@@ -53,6 +58,10 @@ class Family:
     rows: list[dict[str, float]]
     points: dict[int, Tensor]
     likelihood: dict[str, Any] | None = None
+    generation: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Family({self.name}: {self.run.process}, measured at {', '.join(str(row['nfe']) for row in self.rows)} calls)"
 
     @property
     def best(self) -> dict[str, float]:
@@ -72,6 +81,7 @@ class Comparison:
         test_nearest: mean distance from a test point to the nearest training point.
         families: one entry for each finished family.
         planned: names of all families.
+        versions: of what ran.
     """
 
     plan: Plan
@@ -81,6 +91,15 @@ class Comparison:
     test_nearest: float
     planned: tuple[str, ...]
     families: list[Family] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{family.name} {over(family.best['frechet'], self.floor['frechet']):.2f}" for family in self.families)
+        return f"Comparison({self.data.name}, {len(self.families)} of {len(self.planned)} families; Frechet distance / floor: {best or 'none yet'})"
+
+    def _repr_html_(self) -> str:
+        """The table of the report, for notebooks."""
+        return table_html(Study([self], [self.data.name])) if self.families else f"<p>{self!r}</p>"
 
     def results(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON."""
@@ -101,6 +120,7 @@ class Comparison:
         return {
             "genmatch": genmatch.__version__,
             "torch": torch.__version__,
+            "versions": self.versions,
             "plan": asdict(self.plan),
             "planned": list(self.planned),
             "features": self.features,
@@ -108,6 +128,16 @@ class Comparison:
             "test_nearest_train": self.test_nearest,
             "families": families,
         }
+
+
+def versions() -> dict[str, str]:
+    """What runs here, by name."""
+    return {
+        "genmatch": genmatch.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
 
 
 def over(value: float, floor: float) -> float:
@@ -128,29 +158,30 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
         GenmatchError: if anything in the plan does not fit, before training starts; or if `out` holds results of other
             settings.
     """
-    require_plotting()
+    require_report()
     data = data_sets.get(plan.data)
     labels_of(plan, data)
     names = plan.processes or fitting_families(data, plan.network)
     fitted = {name: fit_view(name, data)[0] for name in names}
     for name, process in fitted.items():
-        is_finished(_folder(out, name), plan.run_settings(name))
+        is_finished(folder_of(out, name), plan.run_settings(name))
         for nfe in plan.nfe:
             steps_for(process, nfe)
-    extractor = _extractor(data, out, plan.seed, say)
+    extractor = _extractor(data, out, say)
     test = extractor(data.test)
     floor = evaluate(data.train, extractor, test, data)
     comparison = Comparison(plan, data, extractor.description, floor, nearest_distance(data.test, data.train, data.distance), tuple(names))
     for i, name in enumerate(names, 1):
         settings = plan.run_settings(name)
-        done = "already trained" if is_finished(_folder(out, name), settings) else f"training {settings.steps} steps"
+        done = "already trained" if is_finished(folder_of(out, name), settings) else f"training {settings.steps} steps"
         say(f"[{i}/{len(names)}] {name}: {done}")
-        run = train_run(settings, _folder(out, name), data=data, progress=progress, label=name)
+        run = train_run(settings, folder_of(out, name), data=data, progress=progress, label=name)
         family = _measure(name, run, plan, out, extractor, test, data)
         comparison.families.append(family)
         best = family.best
         say(f"      best Frechet distance {best['frechet']:.3g} = {over(best['frechet'], floor['frechet']):.2f} x floor, at {best['nfe']} calls")
-        write_report(comparison, out)
+        write_json(out / "results.json", comparison.results())
+        write_report(Study([comparison], [str(out)]), out)
     return comparison
 
 
@@ -183,7 +214,7 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
     """Samples and metrics of a trained run at each budget, taken from disk where they are there."""
     rows, points = [], {}
     for nfe in sorted(set(plan.nfe)):
-        place = _folder(out, name) / f"nfe-{nfe}"
+        place = folder_of(out, name) / f"nfe-{nfe}"
         if not place.with_suffix(".json").exists():
             steps = steps_for(run.process, nfe)
             start = time.perf_counter()
@@ -198,7 +229,22 @@ def _measure(name: str, run: Run, plan: Plan, out: Path, extractor: Extractor, t
             write_json(place.with_suffix(".json"), row)
         rows.append(read_json(place.with_suffix(".json")))
         points[nfe] = load_file(place.with_suffix(".safetensors"))["points"]
-    return Family(name, run, rows, points, _likelihood(run, _folder(out, name) / "likelihood.json", data, plan.seed))
+    likelihood = _likelihood(run, folder_of(out, name) / "likelihood.json", data, plan.seed)
+    return Family(name, run, rows, points, likelihood, generation(run, folder_of(out, name) / "generation.safetensors", data))
+
+
+def generation(run: Run, place: Path, data: DataSet) -> dict[str, Tensor]:
+    """A few samples of a run on their way from noise, as `points` at `times`, taken from disk where they are there."""
+    if not place.exists():
+        # A picture shows more points of a plane than images.
+        n = 512 if data.test[0].numel() <= 3 else 16
+        rng = torch.Generator().manual_seed(run.settings.seed)
+        x0 = run.process.path.source(n, rng=rng)
+        told = {"label": data.labels[0][:n]} if run.settings.condition and data.labels else None
+        found = sampling.simulate(run.process, run.model, x0, torch.linspace(0, 1, _FRAMES + 1), condition=told, rng=rng)
+        shown = torch.stack([run.view.show(x).double() for x in found.states])
+        write_tensors(place, {"points": shown.float(), "times": found.times})
+    return load_file(place)
 
 
 def _likelihood(run: Run, place: Path, data: DataSet, seed: int) -> dict[str, Any] | None:
@@ -213,11 +259,13 @@ def _likelihood(run: Run, place: Path, data: DataSet, seed: int) -> dict[str, An
     return read_json(place)
 
 
-def _extractor(data: DataSet, out: Path, seed: int, say: Callable[[str], None]) -> Extractor:
+def _extractor(data: DataSet, out: Path, say: Callable[[str], None]) -> Extractor:
     if data.labels is not None:
         say("training the classifier whose features measure the samples")
-    return make_extractor(data, seed=seed, path=out / "classifier.safetensors")
+    # Not of the plan's seed: comparisons that differ in it are measured by the same features, and can be joined.
+    return make_extractor(data, path=out / "classifier.safetensors")
 
 
-def _folder(out: Path, name: str) -> Path:
+def folder_of(out: Path, name: str) -> Path:
+    """Where a family's run and samples are in the folder of a comparison."""
     return out / re.sub(r"[^\w.-]+", "-", name)

@@ -7,11 +7,13 @@ domain, as collected by Andrej Karpathy, https://github.com/karpathy/char-rnn.
 from __future__ import annotations
 
 import gzip
+import itertools
 import textwrap
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genmatch.data import text_figures
@@ -21,6 +23,8 @@ from genmatch.errors import GenmatchError, positive_integer
 from genmatch.spaces import Categorical
 
 _SHOWN, _WIDTH = 8, 32
+_OPEN = "·"
+"""A token that is not known yet."""
 
 
 def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "characters", length: int = 64, held_out: float = 0.1) -> DataSet:
@@ -52,7 +56,7 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
         raise GenmatchError(f"a text of {len(content)} characters is too short for windows of {length} tokens in both splits; lower `length`.")
 
     def write(points: Tensor) -> list[str]:
-        return [code.decode(row).replace("\n", "⏎") for row in points]
+        return [_line(code, row).replace("\n", "⏎") for row in points]
 
     def read(line: str) -> Tensor:
         return code.encode(line.replace("⏎", "\n"))
@@ -93,6 +97,12 @@ def windows(tokens: Tensor, length: int) -> Tensor:
                 [3, 4, 5]])
     """
     return tokens[: len(tokens) // length * length].reshape(-1, length)
+
+
+def _line(code: Tokeniser, row: Tensor) -> str:
+    """The text of tokens, (L,), of which those that are not known yet are NaN."""
+    runs = itertools.groupby(row.tolist(), key=lambda token: token != token)
+    return "".join(_OPEN * len(list(run)) if unknown else code.decode(torch.tensor(list(run)).long()) for unknown, run in runs)
 
 
 def _read(path: Path) -> str:

@@ -36,6 +36,12 @@ class View:
         self.space.validate(self.train, f"training states of the view {self.name}")
         self.space.validate(self.test, f"test states of the view {self.name}")
 
+    def show(self, x: State) -> Tensor:
+        """States on the way to data as points, (B, ...); NaN where a point hangs on what is no data yet, such as a mask."""
+        points, others = (self.decode(self.space.complete(x, token)) for token in (0, 1))
+        open_ = points != others
+        return points.double().masked_fill(open_, torch.nan) if bool(open_.any()) else points
+
 
 @dataclass(frozen=True)
 class Features:
@@ -92,7 +98,7 @@ class DataSet:
     Attributes:
         name: what the data set is called.
         views: the ways to see the points as states; a process takes the first that it fits.
-        draw: draws points onto a matplotlib axes.
+        draw: draws points onto a matplotlib axes; NaN, in points on the way, is what is not known yet.
         labels: labels of the training and of the test points, int64, if they have any; they train the classifier whose
             features a comparison of images measures in.
         classified: what the classifier sees of points, such as the images of images with captions; all of them by default.

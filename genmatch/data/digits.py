@@ -95,19 +95,22 @@ def _draw_with_labels(axes: Any, points: Tensor) -> None:
     images, labels = _split(points)
     _draw(axes, images, left=6)
     columns = _columns(images)
-    for i, label in enumerate(labels.tolist()):
-        axes.text(15 * (i % columns) + 3, 10 * (i // columns) + 5, str(label), fontsize=6, color="#D55E00", ha="center", va="center")
+    known = ~points[:, -_CLASSES:].isnan().any(-1)
+    for i, (label, told) in enumerate(zip(labels.tolist(), known.tolist(), strict=True)):
+        axes.text(15 * (i % columns) + 3, 10 * (i // columns) + 5, str(label) if told else "·", fontsize=6, color="#D55E00", ha="center", va="center")
 
 
 def _draw(axes: Any, images: Tensor, left: int = 1) -> None:
-    """A grid of images, as square as it gets, with `left` white pixels before each."""
+    """A grid of images, as square as it gets, with `left` white pixels before each; what is not known yet is blue."""
     columns = _columns(images)
     rows, width = -(-len(images) // columns), left + 9
     padded = torch.ones(rows * columns, 10, width)
     padded[: len(images), 1:9, left : left + 8] = 1 - images[:, 0].cpu()
     sheet = padded.reshape(rows, columns, 10, width).transpose(1, 2).reshape(rows * 10, columns * width)
+    axes.set_facecolor("#9ec5e8")
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def _columns(images: Tensor) -> int:

@@ -59,6 +59,7 @@ def _draw_plane(axes: Any, points: Tensor) -> None:
 
 
 def _draw_tokens(axes: Any, points: Tensor) -> None:
-    tokens = points.reshape(len(points), -1, 4).argmax(-1)
+    each = points.reshape(len(points), -1, 4)
+    tokens = each.argmax(-1).double().masked_fill(each.isnan().any(-1), torch.nan)
     axes.imshow(tokens.numpy(), cmap="viridis", vmin=0, vmax=3, interpolation="nearest", aspect="auto")
     axes.set_axis_off()

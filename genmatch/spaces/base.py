@@ -60,6 +60,10 @@ class Space(ABC):
         """States that were cast to another precision, as exactly in the space as that allows: `x` itself on flat spaces."""
         return x
 
+    def complete(self, x: State, token: int) -> State:
+        """States on the way as data of this space: what is no data yet, such as a mask, stands as `token`. Nothing to do without tokens."""
+        return x
+
     @abstractmethod
     def random(self, n: int, *, rng: torch.Generator | None = None) -> State:
         """`n` arbitrary states that fill the space, for checks and examples."""
@@ -251,6 +255,9 @@ class Categorical(Space):
             )
         return x
 
+    def complete(self, x: State, token: int) -> Tensor:
+        return x.masked_fill(x >= self.vocab_size, min(token, self.vocab_size - 1))
+
     def prepare(self, data: Any, name: str = "data") -> Tensor:
         data = _as_tensor(data, name)
         if data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
@@ -338,6 +345,9 @@ class ProductSpace(Space):
 
     def prepare(self, data: Any, name: str = "data") -> State:
         return self._same_length({part: space.prepare(value, label) for part, space, value, label in self._zip(data, name)}, name)
+
+    def complete(self, x: State, token: int) -> State:
+        return {name: space.complete(x[name], token) for name, space in self.parts.items()}
 
     def settle(self, x: State) -> State:
         return {name: space.settle(x[name]) for name, space in self.parts.items()}
