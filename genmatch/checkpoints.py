@@ -4,6 +4,8 @@ r"""Checkpoints: everything a run needs to go on, in a folder that is either who
         model.safetensors  average.safetensors  optimizer.safetensors  history.safetensors
         manifest.json        format, step, settings, versions, and the size and SHA-256 of each file and of itself
 
+Where several processes share a network, each writes its pieces of the first three to a file, `shard-00001-...`; what is read is whole.
+
 A folder is written under another name, synced to the disk, and renamed; so a run that is killed at any moment leaves the checkpoints
 that it had. What is read is checked against the manifest first. Nothing is unpickled: a file holds numbers, and loading runs no code.
 The hashes find damage; against a forger who recomputes them they only make sure that what is loaded has the names, shapes and types of
@@ -17,7 +19,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,10 +29,15 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from genmatch import pieces
 from genmatch.errors import GenmatchError
 
-FORMAT = 1
+FORMAT, SHARDED = 1, 2
+"""Of a checkpoint of whole files, and of one that several processes have written, each its part."""
 FILES = ("model", "average", "optimizer", "history")
+CUT = FILES[:3]
+"""Those that are written in pieces if they are held in pieces."""
+_WHOLE = {f"{name}.safetensors" for name in FILES}
 _HIDDEN = (".writing-", ".removing-")
 _PARSING = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError, RecursionError)
 """What parsers raise over bytes that were made to confuse them."""
@@ -69,29 +77,59 @@ def save(root: Path, step: int, files: Mapping[str, Tensors], info: Mapping[str,
     Raises:
         GenmatchError: if the disk is full, the folder is gone, or anything else stops it; those written before are left as they were.
     """
+    with writing(root, step):
+        part = begin(root, step)
+        listed = {f"{name}.safetensors": write(part / f"{name}.safetensors", files[name]) for name in FILES}
+        return seal(part, step, listed, info, keep=keep)
+
+
+@contextmanager
+def writing(root: Path, step: int) -> Iterator[None]:
+    """Sweeps up after a save that fails in this block, and says what remains.
+
+    Raises:
+        GenmatchError: in the place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(hidden(root, step), ignore_errors=True)
+        raise GenmatchError(_failure(root, step, error)) from error
+
+
+def hidden(root: Path, step: int) -> Path:
+    """Where the files of a checkpoint are until all are written; the same for each process of a run."""
+    return root / f"{_HIDDEN[0]}step-{step:08d}"
+
+
+def begin(root: Path, step: int) -> Path:
+    """Makes the folder in which the files of a checkpoint are written, and returns it."""
+    part = hidden(root, step)
+    os.mkdir(part)
+    return part
+
+
+def write(path: Path, tensors: Tensors) -> dict[str, Any]:
+    """Writes tensors to a file, and returns what the manifest says of it."""
     from safetensors.torch import save as as_bytes
 
-    final = root / f"step-{step:08d}"
-    part = root / f"{_HIDDEN[0]}{os.getpid()}-{final.name}"
-    try:
-        os.mkdir(part)
-        listed = {}
-        for name in FILES:
-            content = as_bytes({key: value.detach().cpu().contiguous().clone() for key, value in files[name].items()})
-            listed[f"{name}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            _write(part / f"{name}.safetensors", content)
-        manifest = {"format": FORMAT, "step": step, "info": dict(info), "versions": _versions(), "files": listed}
-        _write(part / "manifest.json", (json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1) + "\n").encode())
-        # Synced after all are written, so that the disk may put them down together.
-        for path in (*(part / name for name in listed), part / "manifest.json", part):
-            _sync(path)
-        if final.exists():  # only one that did not verify: a run goes on from the newest that does
-            _remove(final)
-        os.rename(part, final)
-        _sync(root)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise GenmatchError(_failure(root, step, error)) from error
+    content = as_bytes({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+    _write(path, content)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def seal(part: Path, step: int, listed: Mapping[str, Any], info: Mapping[str, Any], *, keep: int) -> Path:
+    """Makes a checkpoint of the folder in which its files are: manifest, sync, rename; and removes all but the newest `keep`."""
+    root, final = part.parent, part.with_name(f"step-{step:08d}")
+    manifest = {"format": FORMAT if set(listed) == _WHOLE else SHARDED, "step": step, "info": dict(info), "versions": _versions(), "files": dict(listed)}
+    _write(part / "manifest.json", (json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1) + "\n").encode())
+    # Synced after all are written, so that the disk may put them down together.
+    for path in (*(part / name for name in listed), part / "manifest.json", part):
+        _sync(path)
+    if final.exists():  # only one that did not verify: a run goes on from the newest that does
+        _remove(final)
+    os.rename(part, final)
+    _sync(root)
     for old in folders(root)[:-keep]:
         _remove(old)
     return final
@@ -147,7 +185,7 @@ def read(folder: Path) -> Checkpoint:
         GenmatchError: if anything is missing, changed, or not what this version writes.
     """
     manifest = _manifest(folder)
-    files = {name: _tensors(folder / f"{name}.safetensors", manifest["files"][f"{name}.safetensors"]) for name in FILES}
+    files = (_whole if manifest["format"] == FORMAT else _sharded)(folder, manifest["files"])
     if folder.name.startswith("step-") and folder.name != f"step-{manifest['step']:08d}":
         raise GenmatchError(f"`{folder}` holds the checkpoint of step {manifest['step']}; it was renamed or swapped.")
     return Checkpoint(folder, manifest["step"], manifest["info"], manifest["versions"], files)
@@ -162,19 +200,48 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise GenmatchError(f"`{folder}` is no whole checkpoint: its manifest cannot be read ({error}).") from error
     except _PARSING as error:
         raise GenmatchError(f"`{path}` is damaged: it is no manifest ({type(error).__name__}).") from error
-    if manifest.get("format") != FORMAT:
-        raise GenmatchError(f"`{path}` has format {manifest.get('format')!r}, and this version reads {FORMAT}; use the version that wrote it.")
+    if manifest.get("format") not in (FORMAT, SHARDED):
+        raise GenmatchError(f"`{path}` has format {manifest.get('format')!r}, and this version reads {FORMAT} and {SHARDED}; use the version that wrote it.")
     if found != _digest(manifest):
         raise GenmatchError(f"`{path}` is damaged or was edited: its SHA-256 is not the one that it states.")
     kinds = {"step": int, "info": dict, "versions": dict, "files": dict}
     right = all(type(manifest.get(name)) is kind for name, kind in kinds.items()) and manifest["step"] >= 0
-    if not right or set(manifest["files"]) != {f"{name}.safetensors" for name in FILES}:
+    files = set(manifest["files"]) if right else set()
+    shards = {f"shard-{i:05d}-model-00001-of-00001.safetensors" for i in range(1, len(files))}
+    if files != (_WHOLE if manifest["format"] == FORMAT else shards | {"history.safetensors"}) or len(files) < 2:
         raise GenmatchError(f"`{path}` is no manifest of a checkpoint: it lacks {', '.join(kinds)} of the right kind.")
     return manifest
 
 
-def _tensors(path: Path, stated: Any) -> dict[str, Tensor]:
-    """The tensors of a file, parsed from the very bytes that were checked."""
+def _whole(folder: Path, listed: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    return {name: _tensors(folder / f"{name}.safetensors", listed[f"{name}.safetensors"])[0] for name in FILES}
+
+
+def _sharded(folder: Path, listed: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by file, put together from the pieces of all processes."""
+    parts = []
+    for name in sorted(set(listed) - {"history.safetensors"}):
+        tensors, content = _tensors(folder / name, listed[name])
+        try:
+            places = pieces.offsets(content)
+            parts.append({key: (value, places[key]) for key, value in tensors.items()})
+        except _PARSING as error:
+            raise GenmatchError(f"`{folder / name}` does not say where its pieces belong ({type(error).__name__}: {error}).") from error
+    try:
+        joined = pieces.join(parts)
+    except _PARSING as error:
+        raise GenmatchError(f"the files of `{folder}` do not fit together ({error}); processes have written different states.") from error
+    files: dict[str, dict[str, Tensor]] = {name: {} for name in CUT}
+    for key, value in joined.items():
+        file, _, name = key.partition("/")
+        if file not in files:
+            raise GenmatchError(f"`{folder}` holds `{key}`, which is in none of {', '.join(CUT)}.")
+        files[file][name] = value
+    return files | {"history": _tensors(folder / "history.safetensors", listed["history.safetensors"])[0]}
+
+
+def _tensors(path: Path, stated: Any) -> tuple[dict[str, Tensor], bytes]:
+    """The tensors of a file, parsed from the very bytes that were checked, and these."""
     from safetensors.torch import load
 
     try:
@@ -184,7 +251,7 @@ def _tensors(path: Path, stated: Any) -> dict[str, Tensor]:
     if not isinstance(stated, dict) or stated != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
         raise GenmatchError(f"`{path}` is damaged: its {len(content)} bytes are not those of the manifest.")
     try:
-        return load(content)
+        return load(content), content
     except _PARSING as error:
         raise GenmatchError(f"`{path}` is not a safetensors file ({type(error).__name__}: {error}).") from error
 

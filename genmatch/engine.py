@@ -6,7 +6,7 @@ Every process holds the whole network and draws the same batch; it works on the 
 summed. So the step is that of one process with the whole batch, up to the order of additions. Buckets are laid out by the order of the
 parameters and summed after the backward pass: the sum of a resumed run is the same to the last bit, which an order of arrival is not.
 
-Another engine is another class with these methods; `train` knows no more of it.
+`genmatch.sharding` is another engine, in which a process holds a part of the network only; `train` knows no more of them than these methods.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from genmatch import checkpoints
 from genmatch.errors import GenmatchError
 
 _BUCKET = 2**23
@@ -34,19 +37,54 @@ class Engine(ABC):
     Attributes:
         rank: which process this is, counted from 0.
         size: how many there are.
+        lockstep: whether a call of the network waits for the same call on every other process.
     """
 
     rank: int = 0
     size: int = 1
+    lockstep: bool = False
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    def distribute(self, model: torch.nn.Module) -> None:  # noqa: B027 (nothing to do is right for most)
+        """Leaves to this process the part of a network that it holds; the networks of all are the same before."""
+
+    def undistributed(self, model: torch.nn.Module) -> torch.nn.Module:
+        """A network that was distributed, whole on this process."""
+        return model
+
+    def rest(self, model: torch.nn.Module) -> None:  # noqa: B027 (nothing to do is right for most)
+        """Gives back what a call of a network without a backward pass has left in memory."""
+
+    @contextmanager
+    def watching(self, doing: str) -> Iterator[None]:
+        """Says that others were lost if they were, in a block in which processes may wait for each other."""
+        yield
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of this process's share of the loss to its parameters."""
         loss.backward()
+
+    def save(self, root: Path, step: int, files: Mapping[str, checkpoints.Tensors], info: Mapping[str, Any], *, keep: int) -> None:
+        """Writes a checkpoint, as `genmatch.checkpoints.save`; every process calls it.
+
+        Raises:
+            GenmatchError: on every process, if it cannot be written.
+        """
+        self.first(lambda: checkpoints.save(root, step, files, info, keep=keep), "saving")
+
+    def first(self, action: Callable[[], Any], what: str) -> None:
+        """Does something on the first process only, and raises on every one if that fails."""
+        error = None
+        if self.is_first:
+            try:
+                action()
+            except GenmatchError as caught:
+                error = caught
+        self.agree(error, what)
 
     @abstractmethod
     def reduce(self, values: Tensor) -> Tensor:
@@ -100,8 +138,8 @@ class OneProcess(Engine):
         pass
 
 
-class DataParallel(Engine):
-    """Training on several processes with torch.distributed, each with the whole network.
+class Several(Engine):
+    """What engines of torch.distributed share.
 
     Args:
         device: where gradients are.
@@ -114,30 +152,18 @@ class DataParallel(Engine):
 
     def reduce(self, values: Tensor) -> Tensor:
         total = values.to(self.device)
-        with self._together("adding up losses"):
+        with self.watching("adding up losses"):
             dist.all_reduce(total)
         return total.to(values.device)
 
-    def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        parameters = list(parameters)
-        # A parameter that no process used keeps no gradient, so that the optimiser leaves it alone as it does in one process.
-        used = self.reduce(torch.tensor([float(p.grad is not None) for p in parameters])).tolist()
-        for bucket in _buckets([p for p, count in zip(parameters, used, strict=True) if count]):
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            with self._together("adding up gradients"):
-                dist.all_reduce(flat)
-            for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                p.grad = part.view_as(p).clone()
-
     def share(self, tensors: Iterable[Tensor]) -> None:
-        with self._together("sharing the network"):
+        with self.watching("sharing the network"):
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
     def gather(self, values: Tensor) -> Tensor:
         parts = [torch.empty_like(values, device=self.device) for _ in range(self.size)]
-        with self._together("comparing notes"):
+        with self.watching("comparing notes"):
             dist.all_gather(parts, values.to(self.device))
         return torch.stack(parts).to(values.device)
 
@@ -145,7 +171,7 @@ class DataParallel(Engine):
         self.gather(torch.zeros(1))
 
     @contextmanager
-    def _together(self, doing: str) -> Iterator[None]:
+    def watching(self, doing: str) -> Iterator[None]:
         start = time.monotonic()
         try:
             yield
@@ -155,6 +181,22 @@ class DataParallel(Engine):
                 f"process {self.rank} lost the others while {doing}, after {time.monotonic() - start:.0f} s ({reason}): one was killed, or took longer than "
                 f"`timeout` = {self.timeout:g} s; start the same command again, and it goes on from the last checkpoint."
             ) from error
+
+
+class DataParallel(Several):
+    """Training on several processes, each with the whole network."""
+
+    def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
+        parameters = list(parameters)
+        # A parameter that no process used keeps no gradient, so that the optimiser leaves it alone as it does in one process.
+        used = self.reduce(torch.tensor([float(p.grad is not None) for p in parameters])).tolist()
+        for bucket in _buckets([p for p, count in zip(parameters, used, strict=True) if count]):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            with self.watching("adding up gradients"):
+                dist.all_reduce(flat)
+            for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                p.grad = part.view_as(p).clone()
 
 
 def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -170,18 +212,19 @@ def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def engine(device: torch.device, timeout: float) -> Iterator[Engine]:
+def engine(device: torch.device, timeout: float, several: Callable[[torch.device, float], Engine] = DataParallel) -> Iterator[Engine]:
     """Sets up the engine of this process: several processes if `torchrun` started it, or if torch.distributed is set up already.
 
     Args:
         device: where the network is.
         timeout: seconds to wait for another process before giving up.
+        several: the engine of several processes.
 
     Raises:
         GenmatchError: if the processes do not find each other.
     """
     if dist.is_available() and dist.is_initialized():
-        yield DataParallel(device, timeout)
+        yield several(device, timeout)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield OneProcess()
@@ -193,7 +236,7 @@ def engine(device: torch.device, timeout: float) -> Iterator[Engine]:
             f"the processes of this run do not find each other ({error}); start them with `torchrun --nproc-per-node=N -m genmatch ...`."
         ) from error
     try:
-        yield DataParallel(device, timeout)
+        yield several(device, timeout)
     finally:
         dist.destroy_process_group()
 

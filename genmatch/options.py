@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from genmatch.errors import GenmatchError, unknown
-from genmatch.settings import LR_SCHEDULES, OBJECTIVES, PRECISIONS, RunSettings
+from genmatch.settings import LR_SCHEDULES, OBJECTIVES, PRECISIONS, SHARDINGS, RunSettings
 
 _META = "genmatch.options"
 
@@ -27,6 +27,9 @@ _TRAINING: tuple[tuple[str, type, str], ...] = (
     ("objective", str, f"What is minimised: {', '.join(OBJECTIVES)}, or recommended for what the process recommends."),
     ("accumulate", int, "Parts that each process cuts its rows of a batch into: the same numbers in less memory."),
     ("precision", str, f"Of the network: {' or '.join(PRECISIONS)}; times and losses stay in float32 or better."),
+    ("sharding", str, f"What is cut up among several processes, {' or '.join(SHARDINGS)}: with full, each holds a part of the network."),
+    ("recompute", bool, "Compute the blocks of the network again for the gradient instead of keeping what they computed: less memory."),
+    ("compile", bool, "Let torch.compile make the network faster."),
     ("explode", float, "Stop when the loss is that many times its usual size."),
     ("timeout", float, "Seconds to wait for another process before giving up."),
 )
@@ -79,7 +82,10 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of training that a comparison leaves at their defaults."""
     for name, kind, text in reversed(_TRAINING):
         default = getattr(RunSettings, name)
-        command = click.option(f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text)(command)
+        words = name.replace("_", "-")
+        # click makes a pair of flags of what is yes or no.
+        spelled = f"--{words}/--no-{words}" if kind is bool else f"--{words}"
+        command = click.option(spelled, type=kind, default=default, show_default=True, help=text)(command)
     return command
 
 
@@ -135,6 +141,7 @@ def _check(option: click.Option, value: Any, where: str) -> None:
         "integer": (int, "an integer"),
         "float": ((int, float), "a number"),
         "text": (str, "a string"),
+        "boolean": (bool, "true or false"),
         "path": (str, "a string"),
     }
     kind, words = kinds.get(option.type.name, (object, "something"))

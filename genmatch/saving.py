@@ -69,13 +69,7 @@ class Saver:
         """
         if self.root is None or state.step == self._saved:
             return
-        error = None
-        if together.is_first:
-            try:
-                checkpoints.save(self.root, state.step, state.files(), state.info(), keep=self.keep)
-            except GenmatchError as caught:
-                error = caught
-        together.agree(error, "saving")
+        together.save(self.root, state.step, state.files(), state.info(), keep=self.keep)
         self._saved = state.step
 
     @property

@@ -11,7 +11,8 @@ from genmatch.errors import GenmatchError, positive_integer, unknown
 NETWORKS = ("mlp", "transformer")
 OBJECTIVES = ("divergence", "elbo")
 LR_SCHEDULES = ("cosine", "constant")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "fp16")
+SHARDINGS = ("none", "full")
 _RECOMMENDED = "recommended"
 
 
@@ -20,7 +21,7 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int | float) else math.nan
 
 
-FREE = ("accumulate", "timeout", "validate_every")
+FREE = ("accumulate", "timeout", "validate_every", "sharding", "recompute", "compile")
 """Settings that a run may change when it goes on: they leave its numbers as they are, up to the order of additions."""
 
 
@@ -42,7 +43,11 @@ class Settings:
         drop_condition: share of the samples that are told `model.null` instead of their condition.
         seed: of the order of the data, times and noise.
         accumulate: parts that a process cuts its rows of a batch into; the numbers stay, the memory falls.
-        precision: of the network, "float32" for that of its weights or "bf16" for autocast; times and losses are in float32 or better.
+        precision: of the network, "float32" for that of its weights, "bf16" or "fp16" for autocast, the latter with a scaled loss; times
+            and losses are in float32 or better.
+        sharding: "none", each process has the whole network; "full", each has a part of it, of its average and of the moments.
+        recompute: blocks of the network forget what they computed and compute it again for the gradient: less memory, more time.
+        compile: lets torch.compile make the network faster; the numbers change by rounding.
         explode: training stops if the loss is that many times its usual size, and its size in the beginning.
         timeout: seconds to wait for another process.
     """
@@ -61,6 +66,9 @@ class Settings:
     seed: int = 0
     accumulate: int = 1
     precision: str = "float32"
+    sharding: str = "none"
+    recompute: bool = False
+    compile: bool = False
     explode: float = 1e4
     timeout: float = 300.0
 
@@ -87,6 +95,11 @@ class Settings:
             raise GenmatchError(f"`lr_schedule` must be 'cosine' or 'constant', got {self.lr_schedule!r}.")
         if self.precision not in PRECISIONS:
             raise unknown("precision", str(self.precision), PRECISIONS)
+        if self.sharding not in SHARDINGS:
+            raise unknown("sharding", str(self.sharding), SHARDINGS)
+        for name in ("recompute", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise GenmatchError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
 
     def lr_factor(self, step: int) -> float:
         """Learning rate after `step` steps, as a fraction of `lr`: a linear rise, then a cosine to zero or a constant."""
@@ -135,6 +148,9 @@ class RunSettings:
     objective: str = _RECOMMENDED
     accumulate: int = Settings.accumulate
     precision: str = Settings.precision
+    sharding: str = Settings.sharding
+    recompute: bool = Settings.recompute
+    compile: bool = Settings.compile
     explode: float = Settings.explode
     timeout: float = Settings.timeout
 

@@ -4,6 +4,10 @@ r"""One step of training: draws for the whole batch, gradients of this process's
 
 with P parts: one for each process and piece of the accumulation. Rows are dealt out like cards, so that each part has times from all
 of [0, 1).
+
+In half precision (fp16) the cost is multiplied by a scale before the backward pass and the gradient divided by it after, so that small
+gradients do not vanish; a step whose gradient overflows is left out and the scale halved. Source: "Mixed Precision Training"
+(Micikevicius et al., 2018), https://arxiv.org/abs/1710.03740.
 """
 
 from __future__ import annotations
@@ -18,17 +22,21 @@ from torch import Tensor
 
 from genmatch import draws
 from genmatch.batches import Batch, drop
+from genmatch.distributed_tensors import whole
 from genmatch.engine import Engine
 from genmatch.errors import GenmatchError
 from genmatch.interrupts import Interrupts
 from genmatch.models import Predictor, device_of, null_of
 from genmatch.objectives import OBJECTIVES, Draw
 from genmatch.processes.base import MarkovProcess
-from genmatch.tensors import State, batch_size, tree_map
+from genmatch.tensors import State, batch_size, precise, tree_map
 from genmatch.trainstate import TrainState
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _USUAL = 100
 """Losses of which the median is the usual size."""
+_SMALLEST = 1.0
+"""The scale of a loss at which a gradient that is not finite is no overflow; other precisions have it always."""
 _EARLIEST = 20
 """Losses before which there is no usual size."""
 
@@ -73,6 +81,8 @@ class Step:
             )
         self.null = null_of(state.model)
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+        # Compiling a call leaves the network, and the names of its weights, as they are.
+        self.network = torch.compile(state.model) if self.plan.compile else state.model
 
     def take(self, batch: Batch, interrupts: Interrupts, last: str) -> StepResult:
         """Goes one step down the loss of a batch; nothing changes if it is refused.
@@ -97,11 +107,17 @@ class Step:
         loss = float(self.together.reduce(total.cpu()))
         self._refuse(trouble, everyone[:, 0], loss, last)
         self.together.reduce_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, plan.grad_clip))
-        if not math.isfinite(norm):
+        state.scaler.unscale_(state.optimiser)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, plan.grad_clip)))
+        if math.isfinite(norm):
+            state.scaler.step(state.optimiser)
+            state.scaler.update()
+            state.average.update_parameters(state.model)
+        elif state.scaler.get_scale() > _SMALLEST:
+            # Not by what the scaler saw, which is this process's part of the gradient only.
+            state.scaler.update(state.scaler.get_scale() / 2)
+        else:
             raise GenmatchError(f"the gradient is {norm} at step {index + 1}, and the loss is {loss:.6g}; {self._mend(last)}")
-        state.optimiser.step()
-        state.average.update_parameters(state.model)
         state.losses.append(loss)
         state.step += 1
         return StepResult(loss, norm, int(everyone[:, 1].max()))
@@ -112,31 +128,38 @@ class Step:
         rng = draws.rng(self.plan.seed, "training", index, self.device)
         drawn = self.objective.draw(self.process, batch.x1, batch.condition, rng)
         told = drop(batch.condition, self.null, self.plan.drop_condition, rng=draws.rng(self.plan.seed, "conditions", index, self.device))
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total, trouble = torch.zeros((), dtype=torch.float64, device=self.device), None
+        if n < self.parts and self.together.lockstep:
+            raise GenmatchError(
+                f"a batch of {n} data points cannot be cut into {self.parts} parts, one for each process at least; leave out the last of a loader."
+            )
         for part in range(self.together.rank, self.parts, self.together.size):
             rows = slice(part, None, self.parts)
             if part >= n:
                 continue
             condition = tree_map(lambda v, rows=rows: v[rows], told)
-            with draws.globally(self.plan.seed, f"network {part} of {self.parts}", index, self.device):
+            seeded = draws.globally(self.plan.seed, f"network {part} of {self.parts}", index, self.device)
+            with seeded, self.together.watching("calling the network"):
                 cost = self.objective.cost(self.process, self._predict(condition), drawn.part(rows))
             total += cost.detach().double().sum()
             if not bool(torch.isfinite(cost).all()):
-                return total / (n * self.process.space.size), _where(cost, drawn.part(rows), batch.index[rows])
-            self.together.backward(cost.sum() / (n * self.process.space.size))
-        return total / (n * self.process.space.size), None
+                trouble = trouble or _where(cost, drawn.part(rows), batch.index[rows])
+                if not self.together.lockstep:
+                    break
+            self.together.backward(self.state.scaler.scale(cost.sum() / (n * self.process.space.size)))
+        return total / (n * self.process.space.size), trouble
 
     def _predict(self, condition: dict[str, Tensor]) -> Callable[[State, Tensor], State]:
-        predictor = Predictor(self.process, self.state.model, condition)
-        if self.plan.precision == "float32":
-            return predictor.for_loss
+        predictor = Predictor(self.process, self.network, condition)
+        if self.together.lockstep or self.plan.compile or self.plan.precision in _AUTOCAST:
+            return lambda x, t: tree_map(precise, self._whole(predictor, x, t))
+        return predictor.for_loss
 
-        def predict(x: State, t: Tensor) -> State:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                output = predictor(x, t)
-            return tree_map(torch.Tensor.float, output)
-
-        return predict
+    def _whole(self, predictor: Predictor, x: State, t: Tensor) -> State:
+        """All outputs at once: what a part of them costs is not known to other processes, nor to a compiler."""
+        half = _AUTOCAST.get(self.plan.precision)
+        with torch.autocast(self.device.type, dtype=half or torch.bfloat16, enabled=half is not None):
+            return predictor(x, t)
 
     def _refuse(self, trouble: str | None, troubled: Tensor, loss: float, last: str) -> None:
         """Stops every process if the loss of one is not finite, or the loss of all is far beyond what it was."""

@@ -24,13 +24,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from genmatch.batches import Batch, Pair, batches, in_memory, number_of_points
-from genmatch.engine import engine
+from genmatch.engine import DataParallel, Engine, engine
 from genmatch.errors import GenmatchError, unknown
 from genmatch.interrupts import Interrupts, stop
 from genmatch.journal import Journal
 from genmatch.models import Predictor, device_of, evaluating
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
+from genmatch.recompute import recomputing
 from genmatch.saving import Saver
 from genmatch.settings import Settings
 from genmatch.steps import Step, StepResult
@@ -38,12 +39,25 @@ from genmatch.tensors import State, batch_size, tree_map
 from genmatch.trainstate import TrainState
 
 
+def _sharded(device: torch.device, timeout: float) -> Engine:
+    try:
+        from genmatch.sharding import Sharded  # with what a process alone need not import
+    except ImportError as error:
+        raise GenmatchError(f"`sharding` = 'full' needs torch 2.9 or later with torch.distributed ({error}); leave it out.") from error
+    return Sharded(device, timeout)
+
+
+_ENGINES: dict[str, Callable[[torch.device, float], Engine]] = {"none": DataParallel, "full": _sharded}
+"""Engines of several processes, by what of the network is cut up."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What training made.
 
     Attributes:
-        model: the average of the weights over the last steps, ready to sample from. The model passed in has the last ones.
+        model: the average of the weights over the last steps, ready to sample from. The model passed in has the last ones, cut up as
+            it was trained if `sharding` is "full".
         losses: training loss of each step, a coordinate.
         validation: pairs (step, validation loss), empty without validation data.
         seconds: time spent.
@@ -111,16 +125,17 @@ def train(
     saver = Saver(None if checkpoint is None else Path(checkpoint), every, keep, resume)
     device = device_of(model)
     held_out = None if validation is None else in_memory(validation, process.data_space)
-    with engine(device, plan.timeout) as together, Interrupts(saver.root is not None) as interrupts:
-        state = _fresh(model, plan, number_of_points(data))
+    with engine(device, plan.timeout, _ENGINES[plan.sharding]) as together, Interrupts(saver.root is not None) as interrupts:
+        state = _fresh(model, plan, number_of_points(data), together)
         saver.begin(state, together)
         objective = OBJECTIVES[plan.objective]
         stream = _first_checked(process, model, batches(data, process.data_space, plan.batch_size, seed=plan.seed, start=state.step), objective)
-        together.share([*model.parameters(), *model.buffers(), *state.average.parameters(), *state.average.buffers()])
+        together.rest(model)
         step = Step(process, state, together)
         report = _Report(Journal(Path(metrics) if metrics and together.is_first else None, state.step), progress and together.is_first, label)
-        _run(state, step, stream, _Validation(process, held_out, objective, device), saver, interrupts, report)
-    return TrainResult(state.average.module.eval(), state.losses, state.checks, state.seconds, asdict(plan))
+        _run(state, step, stream, _Validation(process, held_out, objective, device, together), saver, interrupts, report)
+        average = together.undistributed(state.average.module)
+    return TrainResult(average.eval(), state.losses, state.checks, state.seconds, asdict(plan))
 
 
 def _run(state: TrainState, step: Step, stream: Iterator[Batch], validate: _Validation, saver: Saver, interrupts: Interrupts, report: _Report) -> None:
@@ -128,7 +143,7 @@ def _run(state: TrainState, step: Step, stream: Iterator[Batch], validate: _Vali
     plan = state.settings
     state.model.train()
     before, start = state.seconds, time.perf_counter()
-    with report.shown(state):
+    with report.shown(state), recomputing(state.model, plan.recompute):
         while state.step < plan.steps:
             result = step.take(next(stream), interrupts, saver.last)
             if state.step % plan.validate_every == 0 or state.step == plan.steps:
@@ -169,9 +184,15 @@ def _plan(steps: int, settings: dict[str, Any]) -> Settings:
     return Settings(steps=steps, **settings)
 
 
-def _fresh(model: torch.nn.Module, plan: Settings, points: int) -> TrainState:
+def _fresh(model: torch.nn.Module, plan: Settings, points: int, together: Engine) -> TrainState:
+    """The state before the first step, the same on every process: that of the first."""
+    together.share([*model.parameters(), *model.buffers()])
+    average = AveragedModel(model, multi_avg_fn=_ema(plan.ema))
+    for network in (model, average.module):
+        together.distribute(network)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=plan.lr, weight_decay=plan.weight_decay)
-    return TrainState(model, AveragedModel(model, multi_avg_fn=_ema(plan.ema)), optimiser, plan, points)
+    scaler = torch.amp.GradScaler(device_of(model).type, enabled=plan.precision == "fp16")
+    return TrainState(model, average, optimiser, scaler, plan, points)
 
 
 def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Iterator[Batch], objective: Objective) -> Iterator[Batch]:
@@ -202,11 +223,13 @@ class _Validation:
     data: Pair | None
     objective: Objective
     device: torch.device
+    together: Engine
 
     def __call__(self, state: TrainState) -> None:
         if self.data is not None:
             held_out = tree_map(lambda v: v.to(self.device), self.data[0]), tree_map(lambda v: v.to(self.device), self.data[1])
             loss = validation_loss(self.process, state.average.module, held_out, seed=state.settings.seed, objective=self.objective)
+            self.together.rest(state.average.module)
             state.checks.append((state.step, loss))
 
 

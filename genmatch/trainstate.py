@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from genmatch.checkpoints import Checkpoint
+from genmatch.checkpoints import CUT, Checkpoint
+from genmatch.distributed_tensors import placed
 from genmatch.errors import GenmatchError
 from genmatch.settings import FREE, Settings
 
@@ -24,6 +25,7 @@ class TrainState:
         model: the network, with the last weights.
         average: the average of its weights.
         optimiser: with its moments.
+        scaler: multiplies the loss in half precision; elsewhere by 1.
         settings: of the training.
         points: number of data points, 0 if it is not known: a run goes on with as many.
         step: steps done.
@@ -35,6 +37,7 @@ class TrainState:
     model: torch.nn.Module
     average: AveragedModel
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     settings: Settings
     points: int = 0
     step: int = 0
@@ -58,6 +61,7 @@ class TrainState:
                 "losses": torch.tensor(self.losses, dtype=torch.float64),
                 "validation.steps": torch.tensor(steps, dtype=torch.int64),
                 "validation.losses": torch.tensor(values, dtype=torch.float64),
+                **{f"scaler.{name}": torch.tensor([float(value)], dtype=torch.float64) for name, value in self.scaler.state_dict().items()},
             },
         }
 
@@ -77,10 +81,17 @@ class TrainState:
         seconds = found.info.get("seconds")
         if len(history["losses"]) != found.step or len(steps) != len(values) or not isinstance(seconds, int | float):
             raise GenmatchError(f"the history in `{found.folder}` is not that of {found.step} steps; delete that checkpoint.")
-        self.model.load_state_dict(found.files["model"])
-        self.average.load_state_dict(found.files["average"])
-        self.optimiser.load_state_dict({"state": _by_parameter(found.files["optimizer"]), "param_groups": self.optimiser.state_dict()["param_groups"]})
+        files = {name: {key: placed(value, like[name][key]) for key, value in found.files[name].items()} for name in CUT}
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(self._scaler(history))
+        self.model.load_state_dict(files["model"])
+        self.average.load_state_dict(files["average"])
+        self.optimiser.load_state_dict({"state": _by_parameter(files["optimizer"]), "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.losses, self.checks, self.seconds = found.step, history["losses"].tolist(), list(zip(steps, values, strict=True)), float(seconds)
+
+    def _scaler(self, history: Mapping[str, Tensor]) -> dict[str, Any]:
+        was = self.scaler.state_dict()
+        return {name: type(value)(history[f"scaler.{name}"].sum()) for name, value in was.items()}
 
     def _moments(self) -> dict[str, Tensor]:
         """What AdamW keeps of each parameter."""
