@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHOWN = ("quality_continuous", "quality_discrete", "overhead", "stiff", "couplings", "endpoints")
+SHOWN = ("quality_continuous", "quality_discrete", "overhead", "stiff", "likelihood", "couplings", "endpoints")
 
 
 def result(name):
@@ -45,6 +45,16 @@ def test_a_stiff_sample_leaves_the_others_alone():
     assert own["method"] == "adaptive"
     assert own["times"] == 1
     assert all(row["times"] > 10 for row in others)
+
+
+def test_likelihoods_are_exact_and_their_standard_errors_right():
+    rows = [row for row in result("likelihood")["likelihood"] if row["package"] == "genmatch"]
+    for exact, *probes in (rows[:5], rows[5:]):
+        assert exact["rms error, nats"] < 1e-8
+        for row in probes:
+            assert 0.8 < row["error in standard errors"] < 1.25, row
+            n = int(row["divergence"].split()[0])
+            assert row["standard error"] * n**0.5 == pytest.approx(probes[0]["standard error"] * 2**0.5, rel=0.1)
 
 
 @pytest.mark.slow
