@@ -74,7 +74,7 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_falls(tmp_path):
 def test_a_gradient_that_is_never_finite_ends_with_an_error():
     model = Overflowing()
     model.limit = -1.0
-    with pytest.raises(gm.GenmatchError, match="the gradient is (nan|inf) at step 17"):
+    with pytest.raises(gm.GenmatchError, match=r"the gradient is (nan|inf) at step 17"):
         gm.train(PROCESS, model, DATA, precision="fp16", **(SETTINGS | {"steps": 40}))
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
