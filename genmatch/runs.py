@@ -29,6 +29,7 @@ from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.models import Model, device_of
 from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
+from genmatch.reprs import described
 from genmatch.sampling import make_rng, sample, simulate, times_for
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
@@ -68,6 +69,8 @@ class Run:
     view: View
     model: torch.nn.Module
     history: dict[str, Any]
+
+    __repr__ = described
 
 
 def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:

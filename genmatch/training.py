@@ -32,6 +32,7 @@ from genmatch.models import Predictor, device_of, evaluating
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
 from genmatch.progress import shown as progress_shown
+from genmatch.reprs import described
 from genmatch.saving import Saver
 from genmatch.settings import Settings
 from genmatch.steps import Step, StepResult
@@ -56,6 +57,8 @@ class TrainResult:
     validation: list[tuple[int, float]]
     seconds: float
     settings: dict[str, Any]
+
+    __repr__ = described
 
 
 def train(

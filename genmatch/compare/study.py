@@ -164,6 +164,9 @@ class Study:
         self.test_nearest = comparisons[0].test_nearest
         self.lines = _lines(self.comparisons, self.floor["frechet"])
 
+    def __repr__(self) -> str:
+        return f"Study({self.data.name}: {', '.join(line.name for line in self.lines)}, of {len(self.comparisons)} comparisons)"
+
     @property
     def ranked(self) -> list[Line]:
         """The lines, closest to the data first."""
