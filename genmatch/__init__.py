@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, compare, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import checks, compare, data, destinations, generators, guidance, hf, nn, paths, plot, processes, schedules, solvers, spaces, tensors, testing
     from genmatch.checks import check_process, check_solver
     from genmatch.editing import edit
     from genmatch.errors import GenmatchError
@@ -60,6 +60,7 @@ _MODULES = (
     "hf",
     "nn",
     "paths",
+    "plot",
     "processes",
     "schedules",
     "solvers",
@@ -97,6 +98,7 @@ __all__ = [
     "nn",
     "oracle",
     "paths",
+    "plot",
     "processes",
     "sample",
     "schedules",

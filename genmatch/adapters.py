@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.lazy import Model
+from genmatch.reprs import arguments
 
 
 class FlowMatchingVelocity(torch.nn.Module):
@@ -31,6 +32,8 @@ class FlowMatchingVelocity(torch.nn.Module):
         >>> gm.sample(gm.Flow(gm.paths.Gaussian((3,))), model, 2, steps=4, seed=0).shape
         torch.Size([2, 3])
     """
+
+    extra_repr = arguments
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -55,6 +58,8 @@ class FlowMatchingPosterior(torch.nn.Module):
         >>> gm.sample(gm.CTMC(gm.paths.Mixture((4,), vocab_size=2)), model, 1, steps=4, seed=0)
         tensor([[1, 1, 1, 1]])
     """
+
+    extra_repr = arguments
 
     def __init__(self, model: Model, vocab_size: int, *, logits: bool = False) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths import Path
+from genmatch.reprs import described
 from genmatch.spaces import ProductSpace, Space
 from genmatch.tensors import State, batch_size, expand, leaves, tree_map
 
@@ -39,6 +40,8 @@ class Known:
         mask: True where a coordinate is known, boolean states of shape (n, *shape); None if nothing is.
         values: data points with the known values there, and any valid ones elsewhere, (n, *shape).
     """
+
+    __repr__ = described
 
     def __init__(self, path: Path, mask: State | None = None, values: State | None = None) -> None:
         self.path, self.mask, self.values = path, mask, values

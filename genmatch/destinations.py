@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.reprs import described
 from genmatch.tensors import bernoulli, draw_at, draw_where, uniforms
 
 
 class Destination(ABC):
     """The law of the value at which a coordinate lands, one for each of (B, *shape) coordinates."""
+
+    __repr__ = described
 
     @abstractmethod
     def sample(self, where: Tensor, *, rng: torch.Generator | None = None) -> Tensor:

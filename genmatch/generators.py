@@ -29,6 +29,7 @@ from torch import Tensor
 from genmatch.calculus import gradient, second_derivatives
 from genmatch.destinations import Binned, Categorical, Chained, Destination, Levels, Mixture, PointMass
 from genmatch.errors import GenmatchError
+from genmatch.reprs import described
 from genmatch.rows import normal
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Manifold, Space, TestFunction
@@ -44,6 +45,8 @@ Weight = float | Tensor
 
 class Generator(ABC):
     """The value of a generator L_t at a batch of states."""
+
+    __repr__ = described
 
     @property
     def terms(self) -> tuple[Generator, ...]:

@@ -29,6 +29,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import described
 from genmatch.sampling import make_rng
 from genmatch.solvers.ode import velocity_at
 from genmatch.tensors import State, batch_size, tree_map
@@ -63,6 +64,8 @@ class Likelihood:
     bound: bool
     tight: bool
     process: str
+
+    __repr__ = described
 
     @property
     def log_prob(self) -> Tensor:

@@ -47,6 +47,9 @@ class Oracle(torch.nn.Module):
         self.log_weights: Tensor
         self.register_buffer("log_weights", (law / law.sum()).log())
 
+    def extra_repr(self) -> str:
+        return f"{self.process}, {len(self.log_weights)} data points"
+
     def posterior(self, x: State, t: Tensor) -> Tensor:
         """p(x1 = data[i] given X_t = x), float64, (B, N).
 

@@ -18,6 +18,7 @@ from genmatch.lazy import Reader
 from genmatch.outputs import check_output
 from genmatch.prefixes import PrefixReader, resumes
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import described
 from genmatch.solvers.base import Solver
 from genmatch.tensors import Indexed, State, leaves, precise, tree_map
 
@@ -89,6 +90,8 @@ class Predictor:
     Attributes:
         calls: how often an output was asked for.
     """
+
+    __repr__ = described
 
     def __init__(self, process: MarkovProcess, model: Model, condition: Condition | None = None, keep: Callable[[State, Tensor], State] | None = None) -> None:
         if not callable(model):

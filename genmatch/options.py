@@ -78,6 +78,33 @@ def print_config(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
+def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of one training budget, and where settings come from."""
+    for option in reversed(
+        [
+            click.option("--data", default=RunSettings.data, show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
+            click.option("--steps", type=int, default=RunSettings.steps, show_default=True, help="Optimiser steps."),
+            click.option("--batch-size", type=int, default=RunSettings.batch_size, show_default=True, help="Data points a step."),
+            click.option("--lr", type=float, default=RunSettings.lr, show_default=True, help="Learning rate."),
+            click.option("--network", default=RunSettings.network, show_default=True, help="mlp or transformer."),
+            click.option("--width", type=int, default=RunSettings.width, show_default=True, help="Width of the network."),
+            click.option("--depth", type=int, default=RunSettings.depth, show_default=True, help="Depth of the network."),
+            click.option(
+                "--condition",
+                is_flag=True,
+                default=RunSettings.condition,
+                help="Tell the network the label of each data point; samples are then drawn by class.",
+            ),
+            click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
+            click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=read_config, help="TOML file with these options as keys."),
+            click.option("--set", "words", multiple=True, is_eager=True, callback=read_words, help="key=value, over the file; repeat for more."),
+            click.option("--print-config", is_flag=True, expose_value=False, callback=print_config, help="Print all settings with their meaning as TOML."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of training that a comparison leaves at their defaults."""
     for name, kind, text in reversed(_TRAINING):

@@ -39,6 +39,9 @@ class Registry:
         self._builtin = dict(builtin)
         self._registered: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"Registry({len(self.names())} {self.plural}: {', '.join(self.names())})"
+
     def register(self, name: str) -> Callable[[T], T]:
         """A decorator that makes something known under `name` in this session.
 

@@ -19,18 +19,20 @@ from torch import Tensor
 
 from genmatch import data as data_sets
 from genmatch import nn, processes
+from genmatch.animation import draw_frames, one_clock, require_plotting, to_gif
 from genmatch.data import DataSet, View
 from genmatch.engine import default_device, is_first_process
 from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
-from genmatch.models import Model
+from genmatch.models import Model, device_of
 from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
-from genmatch.sampling import sample
+from genmatch.reprs import described
+from genmatch.sampling import make_rng, sample, simulate, times_for
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
-from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
+from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
 from genmatch.tensors import State, named_leaves, tree_map
 from genmatch.training import train
 
@@ -45,6 +47,7 @@ _SMALL_SPACES: list[Space] = [
     Categorical((2,), 3),
     Sphere(2),
     ProductSpace(place=Euclidean((2,)), word=Categorical((2,), 3)),
+    Grid((2,), [-1.0, 0.0, 1.0]),
 ]
 """One of each kind, for checks of a family that is given no data."""
 
@@ -66,6 +69,8 @@ class Run:
     view: View
     model: torch.nn.Module
     history: dict[str, Any]
+
+    __repr__ = described
 
 
 def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
@@ -273,8 +278,16 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
     return Run(settings, process, view, model.eval(), saved["history"])
 
 
-def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0, label: int | None = None, guidance: float = 1.0) -> None:
-    """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
+def default_file(run: Run) -> Path:
+    """Where samples go that nobody names a place for: lines of text, or a picture."""
+    return Path("samples.txt" if data_sets.get(run.settings.data).write is not None else "samples.png")
+
+
+def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0, label: int | None = None, guidance: float = 1.0) -> Tensor:
+    """Draws samples of a run into a file, and returns them as points.
+
+    The file is a picture (.png), the way of the samples from noise to data (.gif), the states as .npy or .safetensors, or lines of text (.txt)
+    where the data are text.
 
     In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
     run that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
@@ -283,21 +296,31 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
     """
     data = data_sets.get(run.settings.data)
-    writers: dict[str, Callable[[Path, State], None]] = {
-        ".png": lambda part, states: _picture(data, run.view.decode(states), part),
-        ".npy": lambda part, states: _save_array(part, states),
-        ".safetensors": lambda part, states: write_tensors(part, named_leaves(states, "states")),
+    writers: dict[str, Callable[[Path, list[State]], None]] = {
+        ".png": lambda part, way: _picture(data, run.view.decode(way[-1]), part),
+        ".gif": lambda part, way: _film(run, data, way, part),
+        ".npy": lambda part, way: _save_array(part, way[-1]),
+        ".safetensors": lambda part, way: write_tensors(part, named_leaves(way[-1], "states")),
     }
     write = data.write
     if write is not None:
-        writers[".txt"] = lambda part, states: _save_lines(part, write(run.view.decode(states)))
+        writers[".txt"] = lambda part, way: _save_lines(part, write(run.view.decode(way[-1])))
     if out.suffix not in writers:
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
         raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
     model, condition = _asked(run, n, label, guidance)
-    states = sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)
-    write_atomically(out, lambda part: writers[out.suffix](part, states))
+    if out.suffix in (".png", ".gif"):
+        require_plotting()
+    # The same draws, once with all that is on the way.
+    if out.suffix == ".gif":
+        rng = make_rng(device_of(model), seed)
+        x0, times = run.process.path.source(positive_integer(n, "n"), rng=rng), times_for(run.process, positive_integer(steps, "steps"), "uniform")
+        way = simulate(run.process, model, x0, times, solver=solver, condition=condition, rng=rng).states
+    else:
+        way = [sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)]
+    write_atomically(out, lambda part: writers[out.suffix](part, way))
+    return run.view.decode(way[-1])
 
 
 def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model, dict[str, Tensor] | None]:
@@ -335,10 +358,14 @@ def _save_lines(path: Path, lines: list[str]) -> None:
 
 
 def _picture(data: DataSet, points: Tensor, path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise GenmatchError("a picture needs matplotlib, which is not installed; run `pip install genmatch[plot]`.") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 5), layout="constrained")
     data.draw(figure.subplots(), points)
     figure.savefig(path, format="png", dpi=130, facecolor="white")
+
+
+def _film(run: Run, data: DataSet, way: list[State], path: Path) -> None:
+    times = [i / (len(way) - 1) for i in range(len(way))]
+    frames = draw_frames(data.draw, [run.view.show(states) for states in way], inches=4)
+    path.write_bytes(to_gif(one_clock({run.settings.process: frames}, times)))

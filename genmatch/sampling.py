@@ -22,6 +22,7 @@ from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import described
 from genmatch.rows import Groups
 from genmatch.solvers.base import Solver
 from genmatch.solvers.general import Finish
@@ -46,6 +47,8 @@ class Run:
     times: Tensor
     nfe: int
     calls: Tensor
+
+    __repr__ = described
 
 
 def simulate(

@@ -17,10 +17,13 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.lazy import is_split
 from genmatch.models import Model
+from genmatch.reprs import arguments
 
 
 class Sharpened(torch.nn.Module):
     """A model of tokens with sharper logits. Built by `sharpen`."""
+
+    extra_repr = arguments
 
     def __init__(self, model: Model, temperature: float, top_p: float) -> None:
         super().__init__()

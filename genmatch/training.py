@@ -31,7 +31,9 @@ from genmatch.journal import Journal
 from genmatch.models import Predictor, device_of, evaluating
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
+from genmatch.progress import shown as progress_shown
 from genmatch.recompute import recomputing
+from genmatch.reprs import described
 from genmatch.saving import Saver
 from genmatch.settings import Settings
 from genmatch.steps import Step, StepResult
@@ -69,6 +71,8 @@ class TrainResult:
     validation: list[tuple[int, float]]
     seconds: float
     settings: dict[str, Any]
+
+    __repr__ = described
 
 
 def train(
@@ -262,16 +266,12 @@ class _Report:
 
 @contextmanager
 def _bar(label: str, state: TrainState) -> Iterator[Callable[[TrainState], None]]:
-    """A function to call after each step; it draws a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task(label, total=state.settings.steps, completed=state.step, loss="")
+    """A function to call after each step; it shows how far the training is."""
+    with progress_shown(label, state.settings.steps, state.step) as tell:
 
         def advance(state: TrainState) -> None:
             recent = sum(state.losses[-50:]) / len(state.losses[-50:])
             held_out = f", held out {state.checks[-1][1]:.4f}" if state.checks else ""
-            bar.update(task, completed=state.step, loss=f"loss {recent:.4f}{held_out}")
+            tell(state.step, f"loss {recent:.4f}{held_out}")
 
         yield advance

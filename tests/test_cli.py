@@ -1,5 +1,6 @@
 """The command line as a user types it."""
 
+import json
 import subprocess
 import sys
 
@@ -127,7 +128,7 @@ def test_wrong_kind_of_sample_file_is_refused_first(tmp_path):
     run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
     result = run("sample", tmp_path / "run", "--out", tmp_path / "x.jpg")
     assert result.exit_code == 1
-    assert "must end in .png, .npy, .safetensors" in result.output
+    assert "must end in .png, .gif, .npy, .safetensors" in result.output
 
 
 def test_a_run_that_was_told_labels_is_sampled_by_class(tmp_path):
@@ -145,3 +146,64 @@ def test_a_run_that_was_told_labels_is_sampled_by_class(tmp_path):
     assert "none is given for `guidance` 2" in drawn("--guidance", 2)
     run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "other", *SMALL)
     assert "was told no labels; train one with `--condition`" in run("sample", tmp_path / "other", "--label", 0).output
+
+
+def test_a_gif_ends_where_the_same_draw_without_it_ends(tmp_path):
+    from PIL import Image
+
+    from genmatch.runs import load_run, sample_run
+
+    run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
+    loaded = load_run(tmp_path / "run")
+    one, two = (sample_run(loaded, tmp_path / name, n=5, steps=3, seed=4) for name in ("x.gif", "x.npy"))
+    assert one.equal(two)
+    with Image.open(tmp_path / "x.gif") as film:
+        assert film.n_frames == 4
+
+
+def test_samples_go_to_a_file_that_fits_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("sample", "--n", 2, "--steps", 2).exit_code == 0
+    assert len((tmp_path / "samples.txt").read_text().splitlines()) == 2
+    run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
+    found = run("sample", "run", "--n", 2, "--steps", 2)
+    assert found.stdout == "2 samples: samples.png\n", "no picture where there is no terminal"
+    assert (tmp_path / "samples.png").exists()
+
+
+def test_a_terminal_shows_pictures_in_half_blocks():
+    from PIL import Image
+
+    from genmatch.cli.terminal import half_blocks
+
+    image = Image.new("RGB", (2, 4))
+    image.putpixel((1, 0), (255, 0, 0))
+    text = half_blocks(image, columns=2, rows=2)
+    assert text.plain == "▀▀\n▀▀"
+    assert [span.style.color.name for span in text.spans][:2] == ["#000000", "#ff0000"]
+
+
+def test_report_is_made_again_and_joins(tmp_path):
+    for seed in (0, 1):
+        run("compare", "--data", "tests.plugins:blobs", "--process", "flow", "--nfe", 2, "--seed", seed, "--out", tmp_path / str(seed), *SMALL)
+    again = run("report", tmp_path / "0", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["lines"][0]["seeds"] == [0]
+    joined = run("report", tmp_path / "0", tmp_path / "1", "--out", tmp_path / "both")
+    assert joined.exit_code == 0, joined.output
+    assert "±" in joined.stdout
+    assert "mean of 2 seeds" in (tmp_path / "both" / "report.html").read_text()
+    assert json.loads((tmp_path / "both" / "results.json").read_text())["lines"][0]["seeds"] == [0, 1]
+    assert json.loads((tmp_path / "0" / "results.json").read_text())["plan"], "the results of a comparison stay what they are"
+    assert run("report", tmp_path / "none").exit_code == 1
+
+
+def test_what_trains_tells_the_time_that_is_left_in_plain_lines(monkeypatch, capsys):
+    from genmatch import progress
+
+    clock = iter([0.0, 5.0, 20.0, 25.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.shown("flow", total=100, done=10) as tell:
+        for step in (20, 50, 60):
+            tell(step, "loss 1.0")
+    assert capsys.readouterr().err == "flow: step 50 of 100, loss 1.0, 0:25 left\n"

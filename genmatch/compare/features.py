@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genmatch.data.dataset import DataSet, Features, whole
 from genmatch.files import write_tensors
+from genmatch.reprs import described
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Measure:
 
     features: Tensor
     probabilities: Tensor | None
+
+    __repr__ = described
 
 
 class Extractor:

@@ -167,7 +167,8 @@ class Cell:
 
 def _table_row(line: Line, study: Study, columns: dict[str, Column]) -> dict[str, Any]:
     def cell(key: str, found: Estimate, form: str, of: Callable[[Line], Estimate], better: int) -> Cell:
-        return Cell(form.format(found.value), "" if found.half is None else f"± {form.format(found.half)}", line.name in study.winners(key, of, better))
+        value, *half = found.parts(form)
+        return Cell(value, f"± {half[0]}" if half else "", line.name in study.winners(key, of, better))
 
     cells = [cell("frechet", line.over_floor(), "{:.2f}", lambda other: other.over_floor(), -1)]
     for key, column in columns.items():

@@ -132,11 +132,12 @@ class Comparison:
 
 def versions() -> dict[str, str]:
     """What runs here, by name."""
+    threads = torch.get_num_threads()
     return {
         "genmatch": genmatch.__version__,
         "torch": torch.__version__,
         "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "system": f"{platform.system()} {platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
     }
 
 

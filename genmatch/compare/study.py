@@ -49,9 +49,18 @@ class Estimate:
         Example:
             >>> Estimate(1.234, 0.05).text("{:.2f}"), Estimate(0.5, 0.01).text("{:.1%}"), Estimate(3.0).text("{:.0f}")
             ('1.23 ± 0.05', '50.0% ± 1.0%', '3')
+            >>> Estimate(1.6, 0.01514).text()
+            '1.600 ± 0.015'
         """
-        shown = form.format(self.value)
-        return shown if self.half is None else f"{shown} ± {form.format(self.half)}"
+        return " ± ".join(self.parts(form))
+
+    def parts(self, form: str) -> tuple[str, ...]:
+        """The figure, and half of its interval if there is one; to two digits of that, if the format is free to choose."""
+        if self.half is None:
+            return (form.format(self.value),)
+        if form.endswith("g}") and 0 < self.half < math.inf:
+            form = f"{{:.{max(0, 1 - math.floor(math.log10(self.half)))}f}}"
+        return form.format(self.value), form.format(self.half)
 
 
 def estimate(values: Sequence[float], errors: Sequence[float | None]) -> Estimate:
@@ -154,6 +163,9 @@ class Study:
         self.floor = comparisons[0].floor
         self.test_nearest = comparisons[0].test_nearest
         self.lines = _lines(self.comparisons, self.floor["frechet"])
+
+    def __repr__(self) -> str:
+        return f"Study({self.data.name}: {', '.join(line.name for line in self.lines)}, of {len(self.comparisons)} comparisons)"
 
     @property
     def ranked(self) -> list[Line]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.reprs import described
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size
 
@@ -31,6 +32,8 @@ class View:
     train: State
     test: State
     decode: Callable[[State], Tensor]
+
+    __repr__ = described
 
     def __post_init__(self) -> None:
         self.space.validate(self.train, f"training states of the view {self.name}")
@@ -128,6 +131,9 @@ class DataSet:
         sizes = {view.name: (batch_size(view.train), batch_size(view.test)) for view in self.views}
         if len(set(sizes.values())) > 1:
             raise GenmatchError(f"the views of {self.name} must have the same split, got {sizes}.")
+
+    def __repr__(self) -> str:
+        return f"DataSet({self.name}: {batch_size(self.views[0].train)} training and {batch_size(self.views[0].test)} test points as {', '.join(f'{view.name} in {view.space}' for view in self.views)})"
 
     @property
     def train(self) -> Tensor:

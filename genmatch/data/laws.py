@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.reprs import described
 from genmatch.tensors import draw_categorical
 
 
@@ -19,6 +20,8 @@ class GaussianMixture:
         stds: (K,).
         weights: (K,), equal by default.
     """
+
+    __repr__ = described
 
     def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None) -> None:
         self.means = means.double()
@@ -62,6 +65,8 @@ class Checkerboard:
         side: half the width of the board.
     """
 
+    __repr__ = described
+
     def __init__(self, squares: int = 4, side: float = 2.0) -> None:
         if squares < 2 or squares % 2:
             raise GenmatchError(f"`squares` must be even and at least 2, got {squares}.")
@@ -89,6 +94,8 @@ class MarkovChain:
         transition: probabilities of the next token, rows = present token, (V, V).
         length: tokens a sequence.
     """
+
+    __repr__ = described
 
     def __init__(self, transition: Tensor, length: int) -> None:
         self.transition = transition.double()

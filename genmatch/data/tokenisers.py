@@ -26,6 +26,9 @@ _WORD = re.compile(r" ?\w+|\s|[^\w\s]")
 class Tokeniser(ABC):
     """Text to tokens and back."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size})"
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.lazy import is_split
 from genmatch.models import Model, null_of
+from genmatch.reprs import arguments
 from genmatch.tensors import State, expand, leaves, tree_map
 
 Without = Callable[[State, dict[str, Any]], tuple[State, dict[str, Any]]]
@@ -33,6 +34,8 @@ Without = Callable[[State, dict[str, Any]], tuple[State, dict[str, Any]]]
 
 class ClassifierFree(torch.nn.Module):
     """A model that is guided by what it says without the condition. Built by `classifier_free`."""
+
+    extra_repr = arguments
 
     def __init__(self, model: Model, scale: float, without: Without, interval: tuple[float, float], rescale: float) -> None:
         super().__init__()

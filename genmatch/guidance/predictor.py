@@ -23,6 +23,7 @@ from genmatch.errors import GenmatchError
 from genmatch.guidance.free import check_interval, check_scale
 from genmatch.models import Model
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import arguments
 
 LogProb = Callable[..., Tensor]
 """A classifier, log_prob(x, t, **condition): log p_t(c given x), (B,), or a table of them, (B, *shape, V)."""
@@ -33,6 +34,8 @@ _START = 1e-3
 
 class Classified(torch.nn.Module):
     """A model whose score is pushed by a classifier. Built by `classifier`."""
+
+    extra_repr = arguments
 
     def __init__(self, process: MarkovProcess, model: Model, log_prob: LogProb, scale: float, interval: tuple[float, float]) -> None:
         super().__init__()
@@ -91,6 +94,8 @@ def classifier(process: MarkovProcess, model: Model, log_prob: LogProb, scale: f
 
 class ClassifiedPosterior(torch.nn.Module):
     """A model of tokens whose posterior is that given a condition. Built by `classifier_posterior`."""
+
+    extra_repr = arguments
 
     def __init__(self, model: Model, log_prob: LogProb, scale: float) -> None:
         super().__init__()

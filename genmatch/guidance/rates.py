@@ -26,6 +26,7 @@ from genmatch.generators import Categorical, Generator, Jump, Sum
 from genmatch.guidance.free import Without, check_scale, combine, without
 from genmatch.models import Model
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import arguments
 
 StateLogProb = Callable[[Tensor, Tensor], Tensor]
 """log_prob(x, t): log p_t(c given x) of the condition that is wanted, (B,)."""
@@ -131,6 +132,8 @@ class ClassifierFreeRates(GuidedRates):
 
 class Pair(torch.nn.Module):
     """A model that is asked with and without its condition: a dictionary of both outputs."""
+
+    extra_repr = arguments
 
     def __init__(self, model: Model, without: Without) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.reprs import described
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, draw_categorical
 
@@ -166,6 +167,8 @@ class Parts(Coupling):
     Raises:
         GenmatchError: if two or more are not independent.
     """
+
+    __repr__ = described
 
     def __init__(self, couplings: Mapping[str, Coupling]) -> None:
         self.parts = dict(couplings)

@@ -57,6 +57,9 @@ class MarkovProcess(ABC):
     objective: str = "divergence"
     """Name of the recommended objective of training: all of them have the exact network as their minimiser."""
 
+    recipe: Mapping[str, str] = MappingProxyType({})
+    """What `genmatch explain` says of this process in place of docstrings: by "path", "target", "generator" or "divergence"."""
+
     t_min: float = 0.0
     """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
 

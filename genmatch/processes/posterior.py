@@ -40,6 +40,7 @@ class PosteriorProcess(MarkovProcess):
         return (*self.vocabulary.shape, self.vocabulary.vocab_size)
 
     def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        r"""The data point itself, one-hot: its posterior mean is the probability $\pi^j(v | x) = p(x_1^j = v | X_t = x)$ of each token."""
         return x1
 
     @abstractmethod

@@ -76,6 +76,7 @@ class Product(MarkovProcess):
         return super().supports(ability) and all(part.supports(ability) for part in self.parts.values())
 
     def target(self, x: State, t: Tensor, x1: State, *, x0: State | None = None) -> State:
+        """The target of each part, by name."""
         return {name: part.target(x[name], t, x1[name], x0=None if x0 is None else x0[name]) for name, part in self.parts.items()}
 
     def generator(self, output: State, x: State, t: Tensor) -> Generator:

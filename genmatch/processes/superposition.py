@@ -107,6 +107,7 @@ class Superposition(MarkovProcess):
         return torch.stack([torch.as_tensor(column, dtype=torch.float64) for column in columns], -1)
 
     def target(self, x: State, t: Tensor, x1: State, *, x0: State | None = None) -> State:
+        """The target of each term; one for all, if they share a head."""
         return self._join(lambda process, _: process.target(x, t, x1, x0=x0), None)
 
     def generator(self, output: State, x: State, t: Tensor) -> Generator:

@@ -43,6 +43,7 @@ class VelocityProcess(MarkovProcess):
         return self.meaning.predict(output, x, t, kind)
 
     def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        r"""The prediction, of one data point: the velocity, which is $\dot\alpha x_1 + \dot\sigma x_0$ on a Gaussian path; the data $x_1$, the noise $x_0$ or the score $-x_0 / \sigma$."""
         return self.meaning.target(x, t, x1, x0)
 
     def divergence(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genmatch.processes.base import MarkovProcess, Predict
+from genmatch.reprs import described
 from genmatch.tensors import State
 
 __all__ = ["Predict", "Solver"]
@@ -36,6 +37,8 @@ class Solver(ABC):
     finishes: bool = False
     sparse: bool = False
     rowwise: bool = False
+
+    __repr__ = described
 
     def start(self) -> Solver:
         """The solver that takes the steps of one trajectory; with a memory of its own if it has one, else itself."""

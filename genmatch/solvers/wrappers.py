@@ -21,6 +21,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.processes.base import MarkovProcess
+from genmatch.reprs import described
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
 from genmatch.solvers.general import Exact
@@ -29,6 +30,8 @@ from genmatch.tensors import draw_where, read, uniforms
 
 class Corrector(ABC):
     """A move at one time of the grid that keeps the law there. `calls` and `needs` are declared as those of a solver."""
+
+    __repr__ = described
 
     calls: int = 1
     needs: tuple[str, ...] = ()
