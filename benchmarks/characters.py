@@ -19,18 +19,19 @@ import genmatch as gm
 from genmatch.data.corpus import text
 from genmatch.data.dataset import DataSet
 from genmatch.nn import Transformer
-from genmatch.paths.sequential import Sequential
+from genmatch.paths import Blocks, Sequential
 from genmatch.processes import MarkovProcess
 from genmatch.training import train
 
 _TRIAL = 8
 
 
-def families(length: int, vocab: int) -> dict[str, MarkovProcess]:
+def families(length: int, vocab: int, block: int) -> dict[str, MarkovProcess]:
     """What is compared."""
     uniform = gm.paths.Mixture((length,), vocab, source="uniform")
     return {
         "autoregressive": gm.processes.Autoregressive(Sequential(length, vocab)),
+        "block": gm.processes.BlockDiffusion(Blocks(length, vocab, block)),
         "mask": gm.CTMC(gm.paths.Mixture((length,), vocab)),
         "uniform, posterior": gm.CTMC(uniform, prediction="posterior", rates="reversal"),
         "uniform, cavity": gm.CTMC(uniform, prediction="cavity", rates="reversal"),
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("path", nargs="?", type=Path, default=None, help="a text file in UTF-8; the package's own text by default")
     parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, for each family")
     parser.add_argument("--only", nargs="*", default=None, help="names of the families to measure")
-    for name, default in {"length": 64, "width": 64, "depth": 2, "batch": 32, "windows": 256, "draws": 16, "samples": 64, "threads": 1, "seed": 0}.items():
+    for name, default in {"length": 64, "width": 64, "depth": 2, "batch": 32, "block": 8, "windows": 256, "draws": 16, "samples": 64, "threads": 1, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--json", type=Path, default=None)
@@ -89,7 +90,7 @@ def main() -> None:
     vocab = data.views[0].space.vocab_size
     result: dict[str, Any] = {"settings": {**vars(options), "path": options.path.name if options.path else "packaged", "json": None}, "rows": {}}
     print(f"{'':20}{'bits a character':>20}{'steps':>8}{'characters/s':>14}{'real words':>12}  kind")
-    for name, process in families(options.length, vocab).items():
+    for name, process in families(options.length, vocab, options.block).items():
         if options.only and name not in options.only:
             continue
         row = result["rows"][name] = measure(process, data, options)

@@ -2,6 +2,7 @@ r"""Objectives: what a step of training goes down on.
 
     divergence    E_t E_x divergence(target, output)              weight 1: the cross-entropy of tokens, the squared error of vectors
     elbo          int E_x kl_rate(output, x, t, x1) dt            weighted as the likelihood bound is, dot kappa / (1 - kappa) for tokens
+    streams       the same                                        from all blocks of a sequence at once, for networks of two streams
 
 Both are Bregman divergences of the conditional target from the output, at each time, so both have the exact network as their
 minimiser, and both have the gradient of the same divergence of the posterior mean, which is not known. They differ in what a network
@@ -79,27 +80,55 @@ class Divergence(Objective):
         return process.divergence(target, predict(draw.x, draw.t), draw.x, draw.t)
 
 
-class Elbo(Objective):
+class _Bound(Objective):
+    """A likelihood bound from one state for each data point."""
+
+    @abstractmethod
+    def visit(self, process: MarkovProcess, x1: State, u: Tensor, rng: torch.Generator) -> Visit:
+        """The states, for numbers `u` in (0, 1)."""
+
+    @abstractmethod
+    def nats(self, process: MarkovProcess, output: State, visit: Visit, x1: State) -> Tensor:
+        """What the output there says, (B,)."""
+
+    def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
+        if not process.has_noise:
+            raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
+        u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
+        visit = self.visit(process, x1, u, rng)
+        return Draw(x1, visit.x, visit.t, {"weight": visit.weight})
+
+    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        return self.nats(process, predict(draw.x, draw.t), Visit(draw.x, draw.t, draw.more["weight"]), draw.x1)
+
+
+class Elbo(_Bound):
     """The integral of the likelihood bound, at the times and states that `process.visit` chooses for it.
 
     Raises:
         GenmatchError: if the process has no noise, and so no bound.
     """
 
-    def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
-        if not process.has_noise:
-            raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
-        u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
-        visit = process.visit(x1, u, process.t_min, process.path.t_end, rng=rng)
-        return Draw(x1, visit.x, visit.t, {"weight": visit.weight})
+    def visit(self, process: MarkovProcess, x1: State, u: Tensor, rng: torch.Generator) -> Visit:
+        return process.visit(x1, u, process.t_min, process.path.t_end, rng=rng)
 
-    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
-        return process.visit_nats(predict(draw.x, draw.t), Visit(draw.x, draw.t, draw.more["weight"]), draw.x1)
+    def nats(self, process: MarkovProcess, output: State, visit: Visit, x1: State) -> Tensor:
+        return process.visit_nats(output, visit, x1)
 
 
-divergence, elbo = Divergence(), Elbo()
+class Streams(_Bound):
+    """The same bound from all blocks of a sequence in one call, for networks that read noise and data side by side; else as `Elbo`."""
 
-OBJECTIVES: Mapping[str, Objective] = {"divergence": divergence, "elbo": elbo}
+    def visit(self, process: MarkovProcess, x1: State, u: Tensor, rng: torch.Generator) -> Visit:
+        return process.streams(x1, u, rng=rng)
+
+    def nats(self, process: MarkovProcess, output: State, visit: Visit, x1: State) -> Tensor:
+        return process.streams_nats(output, visit, x1)
+
+
+divergence, elbo, streams = Divergence(), Elbo(), Streams()
+
+OBJECTIVES: Mapping[str, Objective] = {"divergence": divergence, "elbo": elbo, "streams": streams}
 """Objectives by name: the setting `objective` of `gm.train`."""
 
 

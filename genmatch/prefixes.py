@@ -5,7 +5,8 @@ The features at position j of a causal network depend on the tokens before j alo
     features_j(x) = f(x_1, ..., x_{j-1}),
 
 so that a network with `causal = True` and `resume(x, t, memory, start, stop, **condition)` is asked only for the positions that
-are new, or whose prefix has changed, up to the last one that is read. Its memory holds the keys and values of the others: with one
+are new, or whose prefix has changed, up to the last one that is read. A network with `block = n` sees the tokens of its own block too,
+and is asked for whole blocks: those that have not changed are not computed again. Its memory holds the keys and values of the others: with one
 token a call, L calls cost about as much as one on the whole sequence. What is read does not know of this.
 """
 
@@ -22,8 +23,12 @@ from genmatch.tensors import Indexed
 
 
 def resumes(model: Model) -> bool:
-    """Whether a network is causal, split into `features` and `head`, and can go on from what it remembers."""
-    return bool(getattr(model, "causal", False)) and callable(getattr(model, "resume", None)) and callable(getattr(model, "head", None))
+    """Whether a network is causal or block-causal, split into `features` and `head`, and can go on from what it remembers."""
+    return (
+        bool(getattr(model, "causal", False) or getattr(model, "block", None))
+        and callable(getattr(model, "resume", None))
+        and callable(getattr(model, "head", None))
+    )
 
 
 class PrefixReader:
@@ -41,19 +46,24 @@ class PrefixReader:
 
     def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
         self.model, self.condition, self.shape, self.time_dtype = model, condition, tuple(shape), time_dtype
-        self.logits = Reader(model, condition, shape, time_dtype).logits
+        self.block: int | None = getattr(model, "block", None)
+        self._whole = Reader(model, condition, shape, time_dtype)
+        self.logits = self._whole.logits
         self.calls: Tensor | None = None
         self._memory: dict[Any, Any] = {}
         self._tokens: Tensor | None = None
         self._features: Tensor | None = None
 
-    def read(self, x: Tensor, t: Tensor) -> Prefixed:
+    def read(self, x: Tensor, t: Tensor) -> Indexed:
         """The output at states `x`, (B, L), and times `t`, (B,), of which nothing is computed yet."""
-        return Prefixed(self, x, t)
+        # Noise and data side by side are no beginning of anything.
+        return Prefixed(self, x, t) if x.shape[1] == self.shape[0] else self._whole.read(x, t)
 
     def features(self, x: Tensor, t: Tensor, stop: int, rows: Tensor) -> Tensor:
         """The features at the positions before `stop`, and maybe more, (B, L, width); `rows` are the samples that need them, (B,)."""
         start = self._valid(x)
+        if self.block is not None:
+            stop = min(-(-stop // self.block) * self.block, self.shape[0])
         if self._features is None or start < stop:
             self.calls = rows.long() + (0 if self.calls is None else self.calls)
             new = self.model.resume(x, t.to(self.time_dtype), self._memory, start, stop, **self.condition)  # type: ignore[attr-defined]
@@ -66,8 +76,9 @@ class PrefixReader:
         if self._tokens is None or self._features is None or self._tokens.shape != x.shape:
             self._features = None
             return 0
-        same = (self._tokens == x).all(0).long().cumprod(0).sum()
-        return min(int(same) + 1, self._features.shape[1])
+        same = int((self._tokens == x).all(0).long().cumprod(0).sum())
+        holds = same + 1 if self.block is None else same if same == x.shape[1] else same // self.block * self.block
+        return min(holds, self._features.shape[1])
 
 
 class Prefixed(Indexed):

@@ -146,6 +146,7 @@ processes = Registry(
         "uniform": "genmatch.processes.families:uniform",
         "uniform-reversal": "genmatch.processes.families:uniform_reversal",
         "metric": "genmatch.processes.families:metric",
+        "block": "genmatch.processes.families:block",
         "autoregressive": "genmatch.processes.families:autoregressive",
         "geodesic": "genmatch.processes.families:geodesic",
         "jump": "genmatch.processes.families:jump",
@@ -169,6 +170,7 @@ paths = Registry(
         "real-mixture": "genmatch.paths.real_mixture:RealMixture",
         "geodesic": "genmatch.paths.geodesic:Geodesic",
         "sequential": "genmatch.paths.sequential:Sequential",
+        "blocks": "genmatch.paths.blocks:Blocks",
         "product": "genmatch.paths.product:Product",
     },
 )

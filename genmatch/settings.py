@@ -9,7 +9,7 @@ from typing import Any
 from genmatch.errors import GenmatchError, positive_integer, unknown
 
 NETWORKS = ("mlp", "transformer")
-OBJECTIVES = ("divergence", "elbo")
+OBJECTIVES = ("divergence", "elbo", "streams")
 LR_SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16", "fp16")
 SHARDINGS = ("none", "full")
@@ -39,7 +39,7 @@ class Settings:
         grad_clip: largest norm of the gradient.
         ema: decay of the average of the weights; 0 switches averaging off.
         validate_every: steps between two validation losses.
-        objective: "divergence" or "elbo".
+        objective: "divergence", "elbo", or "streams" for block-causal networks.
         drop_condition: share of the samples that are told `model.null` instead of their condition.
         seed: of the order of the data, times and noise.
         accumulate: parts that a process cuts its rows of a batch into; the numbers stay, the memory falls.
@@ -125,7 +125,7 @@ class RunSettings:
         depth: of the network.
         seed: of the weights, the order of the data and the noise.
         condition: whether the network is told the label of a data point, and in one case of ten that there is none.
-        objective: "divergence", "elbo", or "recommended" for what the process recommends.
+        objective: "divergence", "elbo", "streams", or "recommended" for what the process recommends.
 
     The rest is as in `Settings`.
     """

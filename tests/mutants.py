@@ -10,7 +10,7 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
-from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path, RealMixture
+from genmatch.paths import Blocks, Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path, RealMixture
 from genmatch.paths.couplings import Coupling, OptimalTransport
 from genmatch.paths.gaussian_jumps import Flux
 from genmatch.processes import MarkovProcess
@@ -568,6 +568,43 @@ MUTANTS += [
     ("noising: no clock", Follow(Noising((2,), CHAIN), clock=still), "forward-conditional"),
     ("noising: half a transition", Broken(gm.CTMC(Noising((2,), CHAIN)), transition=half_way), "transition-path"),
 ]  # fmt: skip
+
+
+# Blocks
+
+BLOCKS = gm.processes.BlockDiffusion(Blocks(3, vocab_size=3, block=2))
+
+
+def whole_sequence(good, output, x, t):
+    masked = good.masked(x)
+    return Jump(expand(good.path.schedule.rate(t), x) * masked, Categorical(output))
+
+
+def own_rate(good, output, x, t):
+    return Jump(expand(good.path.schedule.rate(t), x) * good.path.open(x), Categorical(output))
+
+
+def not_shared(good, output, x, t):
+    missing = good.masked(x).sum(-1, keepdim=True)
+    return Jump(missing * expand(good.path.schedule.rate(t), x) * good.path.open(x), Categorical(output))
+
+
+def any_masks(good, output, x, t, s, *, rng=None):
+    return gm.CTMC(Mixture((3,), vocab_size=3)).transition(output, x, t, s, rng=rng)
+
+
+def in_order(good, x1, t, x0, rng):
+    count = (torch.rand(x1.shape, dtype=torch.float64, generator=rng) < expand(good.schedule.kappa(t), x1)).sum(-1, keepdim=True)
+    return torch.where(torch.arange(x1.shape[1]) < count, x1, good.space.mask_id)
+
+
+MUTANTS += [
+    ("blocks: any mask jumps", Broken(BLOCKS, generator=whole_sequence), "forward-conditional"),
+    ("blocks: masks of later blocks do not lend their rate", Broken(BLOCKS, generator=own_rate), "forward-conditional"),
+    ("blocks: every mask of the block at the rate of all", Broken(BLOCKS, generator=not_shared), "forward-marginal"),
+    ("blocks: a transition in any order", Broken(BLOCKS, transition=any_masks), "transition-path"),
+    ("blocks: samples from left to right inside a block", Broken(BLOCKS, path=BrokenPath(BLOCKS.path, _sample=in_order)), "path-samples"),
+]
 
 
 # Manifolds

@@ -135,7 +135,7 @@ def test_the_family_asks_for_a_causal_network():
     with pytest.raises(gm.GenmatchError, match="causal=True, which `mlp` does not offer"):
         build_network(replace(settings, network="mlp"), process)
     names = {network: fitting_families(gm.data.get("text"), network) for network in ("mlp", "transformer")}
-    assert set(names["transformer"]) - set(names["mlp"]) == {"autoregressive"}
+    assert set(names["transformer"]) - set(names["mlp"]) == {"autoregressive", "block"}
     with pytest.raises(gm.GenmatchError, match="sequences of tokens"):
         gm.processes.families.autoregressive(gm.spaces.Categorical((2, 3), 5))
 

@@ -13,11 +13,12 @@ from genmatch.checks.base import Tally, check
 from genmatch.checks.run import LEVELS
 from genmatch.checks.statistics import bernstein_score, chi_square_score, derivative, z_score
 from genmatch.checks.subject import Subject
-from genmatch.paths import Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Sequential
+from genmatch.paths import Blocks, Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Sequential
 from genmatch.paths.couplings import OptimalTransport, Sinkhorn
 from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
 from genmatch.spaces import SO3, Categorical, Sphere, Torus
 from tests.mutants import (
+    BLOCKS,
     CHAIN,
     CORRECTOR,
     COUPLED,
@@ -88,6 +89,8 @@ CORRECT = [
     gm.Superposition([gm.Flow(Gaussian((2,))), gm.Diffusion(Gaussian((2,)))], [0.5, 0.5]),
     gm.processes.Autoregressive(Sequential(3, vocab_size=4)),
     gm.processes.Autoregressive(Sequential(2, vocab_size=3, schedule=Cosine())),
+    BLOCKS,
+    gm.processes.BlockDiffusion(Blocks(3, vocab_size=2, block=2, schedule=Cosine())),
     Birth(Categorical((2,), vocab_size=7)),
     Birth(Categorical((1,), vocab_size=10)),
 ]  # fmt: skip

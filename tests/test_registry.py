@@ -138,7 +138,7 @@ def test_a_registry_of_nothing_says_so():
         empty.get("a")
 
 
-TOKENS = {"autoregressive", "mask", "uniform", "uniform-reversal", "metric"}
+TOKENS = {"autoregressive", "block", "mask", "uniform", "uniform-reversal", "metric"}
 MANIFOLDS = {"geodesic"}
 LEVELS = {"jump", "flow+jump", "level-flow"}
 PRODUCTS = {"product"}

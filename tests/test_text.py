@@ -83,6 +83,12 @@ def test_words_keep_the_space_before_them():
         (lambda: gm.data.text(length=1_000_000), "too short"),
         (lambda: gm.data.text(held_out=1.5), "share between 0 and 1"),
         (lambda: gm.data.get("digits:8"), "must take an argument"),
+        (lambda: gm.data.get("digits:size=8"), "is given `size`, and has the options none"),
+        (lambda: gm.data.get("text:tokenizer=words"), "is given `tokenizer`, and has the options tokeniser, length, held_out; write e.g."),
+        (lambda: gm.data.get("text:tokeniser=word"), "unknown tokeniser `word`; did you mean `words`"),
+        (lambda: gm.data.get("text:tokeniser=bpe-9"), "at least 256, one for each byte, got 9"),
+        (lambda: gm.data.get("text:length=long"), "the option length of text:length=long must be of type int, such as 64, got 'long'"),
+        (lambda: gm.data.get("text:length=8,length=9"), "given `length` twice"),
         (lambda: gm.data.get("text:missing.txt"), "cannot be read"),
     ],
 )
@@ -118,6 +124,21 @@ def test_other_tokens_make_other_windows(name):
     assert data.write(data.views[0].train[:1])[0].startswith("First Citizen:")
     assert data.unit == "token"
     assert data.features.of(data.test).isfinite().all()
+
+
+def test_a_name_says_the_tokeniser_and_the_length(tmp_path):
+    path = tmp_path / "a, b.txt"
+    path.write_text(SPEECH * 40, encoding="utf-8")
+    data = gm.data.get(f"text:{path},tokeniser=bytes,length=16")
+    assert data.views[0].space == gm.spaces.Categorical((16,), 256)
+    assert data.write(data.views[0].train[:1])[0].startswith(SPEECH[:8])
+    assert gm.data.get(f"text:{path}").views[0].space.shape == (64,)
+    assert gm.data.get("text:tokeniser=words,length=8").unit == "token"
+
+
+def test_byte_pairs_of_a_size():
+    pytest.importorskip("tokenizers")
+    assert make_tokeniser("bpe-300", SPEECH * 10).vocab_size <= 300
 
 
 def test_windows_drop_the_rest():

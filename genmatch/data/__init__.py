@@ -1,6 +1,8 @@
 """Data sets for tests, examples and `genmatch compare`; and toy laws whose answers are known exactly."""
 
 import inspect
+import re
+from typing import Any
 
 from genmatch.data import tokenisers
 from genmatch.data.corpus import text
@@ -12,18 +14,24 @@ from genmatch.registry import data as _registry
 available = _registry.names
 register = _registry.register
 
+_OPTION = re.compile(r"(?:^|,)([a-z_]+)=([^,=]*)$")
+
 
 def get(name: str) -> DataSet:
-    """The data set of that name, or `package.module:Name`; `text:file.txt` passes what follows to the data set `text`.
+    """The data set of that name, or `package.module:Name`; what follows a known name is passed to it.
+
+    `text:file.txt,tokeniser=words,length=32` calls the data set `text` with the file and these options, and `text:tokeniser=bytes` without a file.
 
     Raises:
-        GenmatchError: if the name is unknown, or stands for something else.
+        GenmatchError: if the name is unknown, or stands for something else; or if it takes no such argument or option.
     """
-    known, _, argument = name.partition(":")
-    arguments = (argument,) if argument and known in available() else ()
-    make = _registry.get(known if arguments else name)
+    known, _, rest = name.partition(":")
+    has_arguments = bool(rest) and known in available()
+    make = _registry.get(known if has_arguments else name)
+    signature = inspect.signature(make)
+    arguments, options = _arguments(rest, signature, name) if has_arguments else ([], {})
     try:
-        bound = inspect.signature(make).bind(*arguments)
+        bound = signature.bind(*arguments, **options)
     except TypeError:
         wanted = "take an argument" if arguments else "be a function without arguments"
         raise GenmatchError(f"the data set `{name}` must {wanted}, got {make!r}.") from None
@@ -31,6 +39,31 @@ def get(name: str) -> DataSet:
     if not isinstance(made, DataSet):
         raise GenmatchError(f"the data set `{name}` must return a `genmatch.data.DataSet`, got {type(made).__name__}.")
     return made
+
+
+def _arguments(rest: str, signature: inspect.Signature, name: str) -> tuple[list[str], dict[str, Any]]:
+    """The argument and the options of `argument,key=value,...`; only words that follow the last comma are options, for a file may have any name."""
+    offered = {key: parameter for key, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    options: dict[str, Any] = {}
+    while match := _OPTION.search(rest):
+        key, value = match.group(1), match.group(2)
+        if key not in offered:
+            raise GenmatchError(
+                f"the data set `{name}` is given `{key}`, and has the options {', '.join(offered) or 'none'}; write e.g. `text:file.txt,tokeniser=words`."
+            )
+        if key in options:
+            raise GenmatchError(f"the data set `{name}` is given `{key}` twice; give one value.")
+        options[key] = _read(value, offered[key].default, f"{key} of {name}")
+        rest = rest[: match.start()]
+    return ([rest] if rest else []), options
+
+
+def _read(value: str, default: Any, label: str) -> Any:
+    """A value in the type of its default."""
+    try:
+        return type(default)(value)
+    except ValueError:
+        raise GenmatchError(f"the option {label} must be of type {type(default).__name__}, such as {default!r}, got {value!r}.") from None
 
 
 __all__ = ["Checkerboard", "DataSet", "Features", "Figure", "GaussianMixture", "MarkovChain", "View", "available", "get", "register", "text", "tokenisers"]

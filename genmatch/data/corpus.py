@@ -32,7 +32,7 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
 
     Args:
         path: a text file in UTF-8; the package's own text by default.
-        tokeniser: "characters", "bytes", "words" or "bpe", made from the whole text; or one of your own.
+        tokeniser: "characters", "bytes", "words", "bpe" or, of another size, such as "bpe-4096", made from the whole text; or one of your own.
         length: tokens L a window; windows are packed, without overlap or padding, and what is left at the end is dropped.
         held_out: share of the text, at its end, that is the test split.
 

@@ -191,16 +191,19 @@ TOKENISERS: Mapping[str, Callable[[str], Tokeniser]] = {
 
 
 def make_tokeniser(name: str | Tokeniser, text: str) -> Tokeniser:
-    """The tokeniser of that name for a text, or the one given.
+    """The tokeniser of that name for a text, or the one given; "bpe" has 1,024 tokens, "bpe-4096" as many as it says.
 
     Raises:
         GenmatchError: if the name is unknown.
     """
     if isinstance(name, Tokeniser):
         return name
-    if name not in TOKENISERS:
-        raise unknown("tokeniser", str(name), TOKENISERS)
-    return TOKENISERS[name](text)
+    if name in TOKENISERS:
+        return TOKENISERS[name](text)
+    kind, _, size = name.partition("-") if isinstance(name, str) else ("", "", "")
+    if kind == "bpe" and size.isdigit():
+        return BPE.train(text, int(size))
+    raise unknown("tokeniser", str(name), [*TOKENISERS, "bpe-4096"])
 
 
 def _checked(text: str) -> str:

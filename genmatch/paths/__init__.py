@@ -2,6 +2,7 @@
 
 from genmatch.paths import couplings
 from genmatch.paths.base import Path
+from genmatch.paths.blocks import Blocks
 from genmatch.paths.discrete import Discrete
 from genmatch.paths.gaussian import Gaussian
 from genmatch.paths.geodesic import Geodesic
@@ -20,6 +21,7 @@ get = _registry.get
 register = _registry.register
 
 __all__ = [
+    "Blocks",
     "Discrete",
     "Gaussian",
     "Geodesic",

@@ -2,6 +2,7 @@
 
 from genmatch.processes.autoregressive import Autoregressive
 from genmatch.processes.base import MarkovProcess
+from genmatch.processes.block import BlockDiffusion
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
@@ -20,6 +21,7 @@ register = _registry.register
 __all__ = [
     "CTMC",
     "Autoregressive",
+    "BlockDiffusion",
     "Diffusion",
     "Flow",
     "JumpProcess",

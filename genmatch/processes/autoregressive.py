@@ -73,6 +73,10 @@ class Autoregressive(PosteriorProcess):
         """Where a token is the mask, (B, L)."""
         return x == self.path.space.mask_id
 
+    def turns(self, x: Tensor) -> Tensor:
+        """One position after the other, (L,)."""
+        return torch.arange(self.path.space.size, device=x.device)
+
     @property
     def redrawing(self) -> Schedule:
         """The schedule by which masks become data."""

@@ -192,6 +192,20 @@ class MarkovProcess(ABC):
         """What the network's output at the states of a visit adds to the integral, nats, (B,)."""
         return visit.weight * self.kl_rate(output, visit.x, visit.t, x1)
 
+    def streams(self, x1: State, u: Tensor, *, rng: torch.Generator | None = None) -> Visit:
+        """What a network of two streams is shown in training, so that one call says all of the bound that it can; `visit` by default.
+
+        Args:
+            x1: data points.
+            u: numbers in (0, 1), float64, (B,).
+            rng: source of randomness.
+        """
+        return self.visit(x1, u, self.t_min, self.path.t_end, rng=rng)
+
+    def streams_nats(self, output: State, visit: Visit, x1: State) -> Tensor:
+        """What the output there adds to the bound, nats, (B,)."""
+        return self.visit_nats(output, visit, x1)
+
     def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
         """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""
         return self.path.data_nats(x1, t)

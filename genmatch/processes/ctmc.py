@@ -102,6 +102,10 @@ class CTMC(PosteriorProcess):
         """Where a token is the mask, (B, *shape): noise that no token of the data is taken for."""
         return x == self.path.space.mask_id
 
+    def turns(self, x: Tensor) -> Tensor:
+        """Masks of a chain may be revealed in any order: all positions have one turn, (*shape)."""
+        return torch.zeros_like(x[0])
+
     def hidden(self, x: Tensor, where: Tensor) -> Tensor:
         """The states without what they say at `where`, (B, *shape): masked there, if there is a mask."""
         space = self.path.space

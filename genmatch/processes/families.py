@@ -14,9 +14,11 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.paths import Gaussian, Geodesic, Metric, Mixture
+from genmatch.paths.blocks import Blocks
 from genmatch.paths.sequential import Sequential
 from genmatch.processes.autoregressive import Autoregressive
 from genmatch.processes.base import MarkovProcess
+from genmatch.processes.block import BlockDiffusion
 from genmatch.processes.ctmc import CTMC
 from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.flow import Flow
@@ -57,6 +59,14 @@ def autoregressive(space: Space) -> Autoregressive:
     if len(tokens.shape) != 1:
         raise GenmatchError(f"the family `autoregressive` needs sequences of tokens, of shape (L,), got {space}.")
     return Autoregressive(Sequential(tokens.size, tokens.vocab_size))
+
+
+def block(space: Space) -> BlockDiffusion:
+    """Block diffusion: blocks of sqrt(L) tokens from left to right, each by masked diffusion, by a block-causal network."""
+    tokens = _categorical("block", space)
+    if len(tokens.shape) != 1:
+        raise GenmatchError(f"the family `block` needs sequences of tokens, of shape (L,), got {space}.")
+    return BlockDiffusion(Blocks(tokens.size, tokens.vocab_size, max(1, round(tokens.size**0.5))))
 
 
 def uniform(space: Space) -> CTMC:

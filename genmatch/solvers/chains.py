@@ -35,6 +35,9 @@ class TokenChain(Protocol):
     def masked(self, x: Tensor) -> Tensor:
         """Where a token is the mask, (B, *shape)."""
 
+    def turns(self, x: Tensor) -> Tensor:
+        """When each position has its turn, integers from 0, (*shape): masks of an earlier turn are revealed first, those of one in any order."""
+
     def hidden(self, x: Tensor, where: Tensor) -> Tensor:
         """The states without what they say at `where`."""
 

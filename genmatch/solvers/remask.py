@@ -45,7 +45,7 @@ class ReMDM(Solver):
     order = 0
     calls = 1
     kinds = JUMP
-    needs = ("posterior", "masked", "redrawing", "cavity")
+    needs = ("posterior", "masked", "redrawing", "hidden")
     sparse = True
 
     def __init__(self, eta: float = 0.05, how: str = "rescale") -> None:

@@ -10,6 +10,8 @@ reveal the expected number of a step, rounded up, those of the highest score fir
 of the grid, the law at the end with one position a call, and with more than one the error is that tokens revealed together are
 drawn independently.
 
+Where a process has blocks that are filled one after the other, those of an earlier one come first, whatever their score.
+
 A score must not look at the token that it is about to draw. Ranking positions by the probability of the *sampled* token, as
 MaskGIT and LLaDA do, draws likely tokens too often and has the wrong law even with an exact network and one position a call.
 
@@ -35,7 +37,7 @@ from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
 from genmatch.tensors import draw_where, expand, read, uniforms
 
-_IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing")
+_IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing", "turns")
 _NEEDS: tuple[str, ...] = (*_IN_ORDER, "cavity")
 """A cavity is what makes any order right: the law of a token given all that is known, not only what comes before it."""
 
@@ -57,11 +59,13 @@ class FirstHitting(Solver):
         chain = chain_of(process)
         u, uniform = uniforms(x, rng=rng), uniforms(x, rng=rng)
         hit = chain.redrawing.time_at(expand(chain.redrawing.sigma(t), u) * (1 - u))
-        due = chain.masked(x) & (u < expand(chain.redrawing.jump_probability(t, s), u))
-        place = _ranks(-hit.masked_fill(~due, torch.inf))
-        for i in range(int(due.flatten(1).sum(-1).max())):
-            now = due & (place == i)
-            time = torch.where(now.flatten(1).any(-1), (hit * now).flatten(1).sum(-1), t)
+        masked = chain.masked(x)
+        due = _count(masked & (u < expand(chain.redrawing.jump_probability(t, s), u)))
+        moments = hit.masked_fill(~masked, torch.inf).flatten(1).sort(-1).values
+        place = _ranks(-hit.masked_fill(~masked, torch.inf), turns=chain.turns(x).masked_fill(~masked, x[0].numel()))
+        for i in range(int(due.max())):
+            now = masked & (place == i) & expand(due > i, x)
+            time = torch.where(due > i, moments[:, i], t)
             x = x.masked_scatter(now, draw_where(chain.posterior(predict(x, time), x, time), now, uniform))
         return x
 
@@ -84,7 +88,7 @@ class Reveal(Solver):
     def allowed(self, scores: Tensor) -> Tensor:
         """How many positions one call may reveal, (B,), at least 1, from the scores in falling order, (B, L); -inf where nothing is due."""
 
-    def choose(self, logits: Any, where: Tensor, due: Tensor, ties: Tensor) -> Tensor:
+    def choose(self, logits: Any, where: Tensor, due: Tensor, ties: Tensor, turns: Tensor | None = None) -> Tensor:
         """The positions to reveal now, (B, *shape).
 
         Args:
@@ -92,10 +96,15 @@ class Reveal(Solver):
             where: the positions to choose from, (B, *shape).
             due: at most how many in each sample, (B,).
             ties: random numbers that decide between equal scores, (B, *shape).
+            turns: when each position has its turn, (*shape); one and the same by default.
         """
-        scores = SCORES[self.score](logits, where)
-        count = torch.minimum(due, self.allowed(scores.flatten(1).sort(-1, descending=True).values))
-        return where & (_ranks(scores, ties) < expand(count, where))
+        turns = torch.zeros_like(where[0], dtype=torch.int64) if turns is None else turns
+        before = _earlier(where, turns)
+        # What lies beyond all that is due is not looked at.
+        scores = SCORES[self.score](logits, where & (before < expand(due, where)))
+        first = scores.masked_fill(before > 0, -torch.inf)
+        count = torch.minimum(due, self.allowed(first.flatten(1).sort(-1, descending=True).values))
+        return where & (_ranks(scores, ties, turns.masked_fill(~where, where[0].numel())) < expand(count, where))
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         chain, ties, uniform, time = chain_of(process), uniforms(x, rng=rng), uniforms(x, rng=rng), t
@@ -103,7 +112,7 @@ class Reveal(Solver):
         due = (masks * chain.redrawing.jump_probability(t, s) - 1e-9).ceil().long()
         while True:
             logits = chain.posterior(predict(x, time), x, time)
-            now = self.choose(logits, chain.masked(x) & expand(due > 0, x), due, ties)
+            now = self.choose(logits, chain.masked(x) & expand(due > 0, x), due, ties, chain.turns(x))
             x = x.masked_scatter(now, draw_where(logits, now, uniform))
             due = due - _count(now)
             if not bool((due > 0).any()):
@@ -256,9 +265,18 @@ def _count(where: Tensor) -> Tensor:
     return where.flatten(1).sum(-1)
 
 
-def _ranks(scores: Tensor, ties: Tensor | None = None) -> Tensor:
-    """The place of each coordinate in the falling order of `scores` in its sample, from 0, (B, *shape); the lesser of `ties` first."""
+def _earlier(where: Tensor, turns: Tensor) -> Tensor:
+    """How many coordinates at `where` have an earlier turn than each coordinate, (B, *shape)."""
+    flat, index = where.flatten(1).long(), turns.flatten()
+    counts = flat.new_zeros(len(flat), int(index.max()) + 1).index_add_(1, index, flat)
+    return (counts.cumsum(-1) - counts)[:, index].view_as(where)
+
+
+def _ranks(scores: Tensor, ties: Tensor | None = None, turns: Tensor | None = None) -> Tensor:
+    """The place of each coordinate in its sample, from 0, (B, *shape): by rising `turns`, falling `scores`, rising `ties`."""
     flat = scores.flatten(1)
     order = torch.arange(flat.shape[1], device=flat.device).expand_as(flat) if ties is None else ties.flatten(1).argsort(-1)
     order = order.gather(-1, flat.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
+    if turns is not None:
+        order = order.gather(-1, turns.expand_as(scores).flatten(1).gather(-1, order).argsort(dim=-1, stable=True))
     return order.argsort(-1).view_as(scores)
