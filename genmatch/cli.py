@@ -140,7 +140,7 @@ def check_checkpoint(folder: Path) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
-@click.option("--n", type=int, default=64, show_default=True, help="How many samples.")
+@click.option("--n", "-n", type=int, default=64, show_default=True, help="How many samples.")
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
@@ -154,10 +154,12 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 
     RUN is its folder, or "text": a small masked model of Shakespeare's characters that comes with the package, and the default.
     """
+    from genmatch.engine import is_first_process
     from genmatch.runs import load_run, sample_run
 
     sample_run(load_run(run), out, n=n, steps=steps, solver=solver, seed=seed, label=label, guidance=guidance)
-    click.echo(f"{n} samples: {out}")
+    if is_first_process():
+        click.echo(f"{n} samples: {out}")
 
 
 @main.command()
@@ -184,7 +186,7 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
-@click.option("--n", type=int, default=256, show_default=True, help="How many test points.")
+@click.option("--n", "-n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")
 def evaluate(run: Path, n: int, draws: int, seed: int) -> None:
@@ -192,10 +194,13 @@ def evaluate(run: Path, n: int, draws: int, seed: int) -> None:
 
     A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
     """
+    from genmatch.engine import is_first_process
     from genmatch.runs import evaluate_run, load_run
 
     loaded = load_run(run)
     found = evaluate_run(loaded, n=n, draws=draws, seed=seed)
+    if not is_first_process():
+        return
     click.echo(f"{found.mean:.4f} ± {found.mean_error:.4f} nats a test point of {loaded.settings.data}, view {loaded.view.name}")
     click.echo(f"{found.bits_per_coordinate:.4f} ± {found.bits_error:.4f} bits a coordinate, perplexity {found.perplexity:.4f}")
     click.echo(f"{found.kind} of {found.process}")

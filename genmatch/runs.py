@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.data import DataSet, View
-from genmatch.engine import default_device, is_first_process
+from genmatch.engine import default_device, engine, is_first_process
 from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
@@ -30,13 +30,16 @@ from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
 from genmatch.sampling import sample
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
+from genmatch.shares import shared
 from genmatch.spaces import Categorical, Euclidean, ProductSpace, Space, Sphere
-from genmatch.tensors import State, named_leaves, tree_map
+from genmatch.tensors import State, batch_size, named_leaves, tree_map
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
 _PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
+_PATIENCE = 1800.0
+"""Seconds that a process waits for another one's chunk of samples."""
 _DROPPED = 0.1
 """The share of data points whose label a network that is told labels does not see."""
 
@@ -276,7 +279,7 @@ def load_run(folder: Path, *, data: DataSet | None = None) -> Run:
 def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = None, seed: int = 0, label: int | None = None, guidance: float = 1.0) -> None:
     """Draws samples of a run into a file: a picture (.png), the states as .npy or .safetensors, or lines of text (.txt) where the data are text.
 
-    In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
+    The processes of torchrun share the work, and the samples do not depend on how many there are. In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
     run that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
 
     Raises:
@@ -295,9 +298,24 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
         raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
-    model, condition = _asked(run, n, label, guidance)
-    states = sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)
-    write_atomically(out, lambda part: writers[out.suffix](part, states))
+    model, condition = _asked(run, positive_integer(n, "n"), label, guidance)
+
+    def draw(rows: slice, key: int) -> State:
+        told = tree_map(lambda v: v[rows].to(device), condition or {})
+        return sample(run.process, model, rows.stop - rows.start, steps=steps, solver=solver, seed=key, condition=told or None)
+
+    device = default_device()
+    run.model.to(device)
+    with engine(device, _PATIENCE) as together:
+        states = shared(n, draw, seed=seed, purpose="samples", together=together)
+        together.first(lambda: _write(out, lambda part: writers[out.suffix](part, states)), "writing the samples")
+
+
+def _write(out: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write_atomically(out, write)
+    except OSError as error:
+        raise GenmatchError(f"the samples cannot be written to `{out}` ({error}); choose a place that can be written to.") from error
 
 
 def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model, dict[str, Tensor] | None]:
@@ -316,13 +334,27 @@ def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model,
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
     """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
 
+    The processes of torchrun share the work, and the estimate does not depend on how many there are.
+
     Raises:
         GenmatchError: if the process has neither, or an argument does not fit.
     """
-    test = tree_map(lambda v: v[: positive_integer(n, "n")], run.view.test)
-    if run.process.has_noise:
-        return elbo(run.process, run.model, test, draws=draws, seed=seed)
-    return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
+    device = default_device()
+    test = tree_map(lambda v: v[: positive_integer(n, "n")].to(device), run.view.test)
+    run.model.to(device)
+    found: list[Likelihood] = []
+
+    def estimate(rows: slice, key: int) -> State:
+        some = tree_map(lambda v: v[rows], test)
+        if run.process.has_noise:
+            found.append(elbo(run.process, run.model, some, draws=draws, seed=key))
+        else:
+            found.append(log_likelihood(run.process, run.model, some, probes=draws, seed=key))
+        return {"nats": found[-1].nats, "error": found[-1].standard_error}
+
+    with engine(device, _PATIENCE) as together:
+        all_rows = shared(batch_size(test), estimate, seed=seed, purpose="likelihood", together=together)
+    return replace(found[0], nats=all_rows["nats"], standard_error=all_rows["error"])
 
 
 def _save_array(path: Path, states: Tensor) -> None:
