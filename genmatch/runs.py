@@ -28,6 +28,7 @@ from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.models import Model
 from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
+from genmatch.rows import some
 from genmatch.sampling import sample
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
 from genmatch.shares import shared
@@ -85,7 +86,7 @@ def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
         except GenmatchError as error:
             reasons.append(f"{view.name}: {error}")
             continue
-        process.data_space.validate(view.train, f"the view {view.name}")
+        process.data_space.validate(some(view.train), f"the view {view.name}")
         return process, view
     raise GenmatchError(f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.rows import some
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size
 
@@ -21,7 +22,7 @@ class View:
     Attributes:
         name: what the view is called.
         space: where the states live.
-        train: training states.
+        train: training states, or `Rows` of them that are fetched a batch at a time.
         test: held-out states.
         decode: turns states into points, which are the same for every view: what metrics and pictures see.
     """
@@ -33,7 +34,7 @@ class View:
     decode: Callable[[State], Tensor]
 
     def __post_init__(self) -> None:
-        self.space.validate(self.train, f"training states of the view {self.name}")
+        self.space.validate(some(self.train), f"training states of the view {self.name}")
         self.space.validate(self.test, f"test states of the view {self.name}")
 
 
@@ -125,8 +126,8 @@ class DataSet:
 
     @property
     def train(self) -> Tensor:
-        """The training points."""
-        return self.views[0].decode(self.views[0].train)
+        """The training points, or the first of them if they are not in memory."""
+        return self.views[0].decode(some(self.views[0].train))
 
     @property
     def test(self) -> Tensor:

@@ -154,6 +154,19 @@ class BPE(Tokeniser):
         self.model = model
 
     @classmethod
+    def from_json(cls, text: str) -> BPE:
+        """The tokeniser of a JSON text that tokenizers wrote.
+
+        Raises:
+            GenmatchError: if it is none.
+        """
+        library = _tokenizers()
+        try:
+            return cls(library.Tokenizer.from_str(text))
+        except Exception as error:  # the package raises no narrower class
+            raise GenmatchError(f"the text is no tokeniser: {error}; expected the JSON that tokenizers writes.") from error
+
+    @classmethod
     def train(cls, text: str, vocab_size: int) -> BPE:
         """Learns `vocab_size` tokens, of which 256 are the bytes."""
         if positive_integer(vocab_size, "vocab_size") < 256:
