@@ -27,10 +27,8 @@ from genmatch.tensors import State
 FORMAT, VALUES, MANIFEST = 1, "values.bin", "manifest.json"
 DTYPES = ("uint8", "uint16", "uint32")
 _READ = 2**22
-_HELD = 2**25
-"""Bytes of the file that may be in memory before they are given back."""
-_AROUND = 2**16
-"""Bytes that the system maps around one that is touched."""
+_HELD = 32
+"""Rows that are read before their pages are given back: a system may map up to 2 MiB around each."""
 
 
 class Mapped(Rows):
@@ -51,8 +49,6 @@ class Mapped(Rows):
         size = math.prod(shape)
         values = np.frombuffer(self._map, np.dtype(dtype).newbyteorder("<"))
         self._rows = values[: len(values) // size * size].reshape(-1, *shape)
-        self._cost = max(_AROUND, 2 * size * values.itemsize)
-        self._touched = 0
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -61,13 +57,12 @@ class Mapped(Rows):
         where = index.numpy()
         if len(where) and not 0 <= where.min() <= where.max() < len(self):
             raise IndexError(f"rows must be from 0 to {len(self) - 1}, got {where.min()} to {where.max()}")
-        found = self._rows[where + self.start]
-        self._touched += len(where) * self._cost
-        if self._touched > _HELD and hasattr(self._map, "madvise"):  # not on every system
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        # torch knows no arithmetic of uint16 and uint32.
-        return self.state(torch.from_numpy(found.astype(np.int64)))
+        found = np.empty((len(where), *self._rows.shape[1:]), dtype=np.int64)  # torch knows no arithmetic of uint16 and uint32
+        for first in range(0, len(where), _HELD):
+            found[first : first + _HELD] = self._rows[where[first : first + _HELD] + self.start]
+            if hasattr(self._map, "madvise"):  # not on every system
+                self._map.madvise(mmap.MADV_DONTNEED)
+        return self.state(torch.from_numpy(found))
 
 
 def digest(path: Path) -> str:

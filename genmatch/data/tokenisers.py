@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,7 +129,7 @@ class Bytes(Tokeniser):
         return 256
 
     def encode(self, text: str) -> Tensor:
-        return torch.tensor(list(_checked(text).encode()), dtype=torch.int64)
+        return torch.from_numpy(np.frombuffer(_checked(text).encode(), dtype=np.uint8).astype(np.int64))
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
         return bytes(_indices(tokens, 256)).decode(errors="replace")
