@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from genmatch import draws
 from genmatch.errors import GenmatchError
-from genmatch.models import conditions_for
+from genmatch.models import as_condition, conditions_for
+from genmatch.fetching import Fetched, ahead
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, leaves, tree_map
 
@@ -46,7 +47,7 @@ def batches(data: Any, space: Space, size: int, *, seed: int, start: int = 0) ->
 
     Args:
         data: x1 as a tensor, array or (for products) dictionary of them; a pair `(x1, condition)`; a `Dataset` or a
-            `DataLoader` of either.
+            `DataLoader` of either; or `Fetched` ones, which are read a batch ahead.
         space: where the data points must live.
         size: data points a batch; a `DataLoader` keeps its own size and order.
         seed: of the order of the data, and of what a data set draws by itself.
@@ -57,8 +58,12 @@ def batches(data: Any, space: Space, size: int, *, seed: int, start: int = 0) ->
     """
     if isinstance(data, DataLoader):
         return _from_loader(data, space, seed, start)
-    if isinstance(data, Dataset):
+    if isinstance(data, Dataset) and not isinstance(data, Fetched):
         return _from_dataset(data, space, draws.Order(_length(data), size, seed), start)
+    rows = data[0] if isinstance(data, tuple) and data else data
+    if isinstance(rows, Fetched):
+        _untold(data)
+        return ahead(_from_rows(rows, space, draws.Order(_length(rows), size, seed), start))
     x1, condition = in_memory(data, space)
     return _from_memory(x1, condition, draws.Order(batch_size(x1), size, seed), start)
 
@@ -121,6 +126,17 @@ def _from_memory(x1: State, condition: dict[str, Any], order: draws.Order, start
     for step in itertools.count(start):
         rows = order.batch(step)
         yield Batch(tree_map(lambda v, rows=rows: v[rows], x1), tree_map(lambda v, rows=rows: v[rows], condition), rows)
+
+
+def _from_rows(data: Fetched, space: Space, order: draws.Order, start: int) -> Iterator[Batch]:
+    for step in itertools.count(start):
+        rows = order.batch(step)
+        yield Batch(space.prepare(data.take(rows)), {}, rows)
+
+
+def _untold(data: Any) -> None:
+    if isinstance(data, tuple) and any(as_condition(part) for part in data[1:]):
+        raise GenmatchError("conditions of data that are not in memory are not known; leave them out, or let a `Dataset` return pairs (x1, condition).")
 
 
 def _length(data: Dataset[Any]) -> int:

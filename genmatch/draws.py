@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 _WORD = 2**32
+_LISTED = 2**24
+"""Data points of which an order is listed; that of more is computed, a batch at a time."""
+_ROUNDS = 6
 
 
 def key(seed: int, purpose: str, step: int) -> int:
@@ -48,6 +51,36 @@ def globally(seed: int, purpose: str, step: int, device: torch.device | None = N
         yield
 
 
+def permuted(index: Tensor, n: int, seed: int) -> Tensor:
+    """Where a permutation of 0 .. n - 1 puts the numbers of `index`; it is computed for these alone, not listed.
+
+    A Feistel network is a bijection of the numbers below a power of four, whatever its rounds; a number that lands beyond n goes
+    through it again until it does not, which it does after four times on average at most. Source: "Ciphers with Arbitrary Finite Domains" (Black & Rogaway, 2002).
+
+    Example:
+        >>> sorted(permuted(torch.arange(5), 5, seed=1).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = [key(seed, "round", i) for i in range(_ROUNDS)]
+
+    def once(x: Tensor) -> Tensor:
+        left, right = x >> half, x & mask
+        for k in keys:
+            # Below 2^31, so that the product stays inside int64; the rounds need not be bijections.
+            mixed = (right ^ k) & 0x7FFFFFFF
+            mixed = (mixed ^ (mixed >> 15)) * 0x2C1B3C6D & 0x7FFFFFFF
+            mixed = (mixed ^ (mixed >> 12)) * 0x297A2D39 & 0x7FFFFFFF
+            left, right = right, left ^ ((mixed ^ (mixed >> 15)) & mask)
+        return (left << half) | right
+
+    found = once(index)
+    while bool((beyond := found >= n).any()):
+        found[beyond] = once(found[beyond])
+    return found
+
+
 class Order:
     """The order in which data points are seen: every one once an epoch, shuffled anew for each.
 
@@ -67,7 +100,8 @@ class Order:
         parts = []
         while first < last:
             epoch, place = divmod(first, self.n)
-            part = self._rows(epoch)[place : place + last - first]
+            stop = min(place + last - first, self.n)
+            part = self._rows(epoch)[place:stop] if self.n <= _LISTED else permuted(torch.arange(place, stop), self.n, key(self.seed, "order", epoch))
             parts.append(part)
             first += len(part)
         return torch.cat(parts)

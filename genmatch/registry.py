@@ -233,6 +233,7 @@ data = Registry(
         "airports": "genmatch.data.airports:airports",
         "digits+label": "genmatch.data.digits:digits_with_labels",
         "text": "genmatch.data.corpus:text",
+        "prepared": "genmatch.data.prepared:prepared",
     },
 )
 """Functions that return a `genmatch.data.DataSet`, without arguments or with one that may follow the name, as in `text:file.txt`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from genmatch import data as data_sets
 from genmatch import nn, processes
 from genmatch.animation import draw_frames, one_clock, require_plotting, to_gif
 from genmatch.data import DataSet, View
-from genmatch.engine import default_device, is_first_process
+from genmatch.engine import default_device, engine, is_first_process
 from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
@@ -29,16 +29,20 @@ from genmatch.likelihood import Likelihood, elbo, log_likelihood
 from genmatch.models import Model, device_of
 from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
+from genmatch.fetching import some
 from genmatch.reprs import described
-from genmatch.sampling import make_rng, sample, simulate, times_for
+from genmatch.sampling import stream
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
+from genmatch.shares import shared
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
-from genmatch.tensors import State, named_leaves, tree_map
+from genmatch.tensors import State, batch_size, leaves, named_leaves, tree_map
 from genmatch.training import train
 
 _NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
 _PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
+_PATIENCE = 1800.0
+"""Seconds that a process waits for another one's chunk of samples."""
 _DROPPED = 0.1
 """The share of data points whose label a network that is told labels does not see."""
 
@@ -87,7 +91,7 @@ def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
         except GenmatchError as error:
             reasons.append(f"{view.name}: {error}")
             continue
-        process.data_space.validate(view.train, f"the view {view.name}")
+        process.data_space.validate(some(view.train), f"the view {view.name}")
         return process, view
     raise GenmatchError(f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}")
 
@@ -289,8 +293,9 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
     The file is a picture (.png), the way of the samples from noise to data (.gif), the states as .npy or .safetensors, or lines of text (.txt)
     where the data are text.
 
-    In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a
-    run that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
+    The processes of torchrun share the work, and the samples do not depend on how many there are: they are those of `gm.sample` with this seed.
+    In a .safetensors file they are called `states`, or `states.part` for each part of a product. With a `label` they are of that class, of a run
+    that was told labels; `guidance` is the weight of `gm.guidance.classifier_free`.
 
     Raises:
         GenmatchError: if the kind of file is unknown or an argument does not fit, before anything is drawn.
@@ -309,18 +314,30 @@ def sample_run(run: Run, out: Path, *, n: int, steps: int, solver: str | None = 
         raise GenmatchError(f"`out` must end in {', '.join(writers)}, got `{out}`.")
     if out.suffix == ".npy" and len(parts := named_leaves(run.view.train, "states")) > 1:
         raise GenmatchError(f"an .npy file holds one array, and a sample has {', '.join(parts)}; write .safetensors instead.")
-    model, condition = _asked(run, n, label, guidance)
+    model, condition = _asked(run, positive_integer(n, "n"), label, guidance)
     if out.suffix in (".png", ".gif"):
         require_plotting()
-    # The same draws, once with all that is on the way.
-    if out.suffix == ".gif":
-        rng = make_rng(device_of(model), seed)
-        x0, times = run.process.path.source(positive_integer(n, "n"), rng=rng), times_for(run.process, positive_integer(steps, "steps"), "uniform")
-        way = simulate(run.process, model, x0, times, solver=solver, condition=condition, rng=rng).states
-    else:
-        way = [sample(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition)]
-    write_atomically(out, lambda part: writers[out.suffix](part, way))
+
+    def draw(rows: slice, _: int) -> State:
+        """The last of the states on the way, or all of them, (rows, times, ...)."""
+        way = [x for _, x in stream(run.process, model, n, steps=steps, solver=solver, seed=seed, condition=condition, part=rows)]
+        return tree_map(lambda *states: torch.stack(states, 1), *(way if out.suffix == ".gif" else way[-1:]))
+
+    device = default_device()
+    run.model.to(device)
+    condition = tree_map(lambda v: v.to(device), condition) if condition else None
+    with engine(device, _PATIENCE) as together:
+        drawn = shared(n, draw, seed=seed, purpose="samples", together=together)
+        way = [tree_map(lambda v, i=i: v[:, i], drawn) for i in range(leaves(drawn)[0].shape[1])]
+        together.first(lambda: _write(out, lambda part: writers[out.suffix](part, way)), "writing the samples")
     return run.view.decode(way[-1])
+
+
+def _write(out: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write_atomically(out, write)
+    except OSError as error:
+        raise GenmatchError(f"the samples cannot be written to `{out}` ({error}); choose a place that can be written to.") from error
 
 
 def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model, dict[str, Tensor] | None]:
@@ -339,13 +356,27 @@ def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model,
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
     """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
 
+    The processes of torchrun share the work, and the estimate does not depend on how many there are.
+
     Raises:
         GenmatchError: if the process has neither, or an argument does not fit.
     """
-    test = tree_map(lambda v: v[: positive_integer(n, "n")], run.view.test)
-    if run.process.has_noise:
-        return elbo(run.process, run.model, test, draws=draws, seed=seed)
-    return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
+    device = default_device()
+    test = tree_map(lambda v: v[: positive_integer(n, "n")].to(device), run.view.test)
+    run.model.to(device)
+    found: list[Likelihood] = []
+
+    def estimate(rows: slice, key: int) -> State:
+        some = tree_map(lambda v: v[rows], test)
+        if run.process.has_noise:
+            found.append(elbo(run.process, run.model, some, draws=draws, seed=key))
+        else:
+            found.append(log_likelihood(run.process, run.model, some, probes=draws, seed=key))
+        return {"nats": found[-1].nats, "error": found[-1].standard_error}
+
+    with engine(device, _PATIENCE) as together:
+        all_rows = shared(batch_size(test), estimate, seed=seed, purpose="likelihood", together=together)
+    return replace(found[0], nats=all_rows["nats"], standard_error=all_rows["error"])
 
 
 def _save_array(path: Path, states: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import textwrap
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,11 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
     def read(line: str) -> Tensor:
         return code.encode(line.replace("⏎", "\n"))
 
-    def draw(axes: Any, points: Tensor) -> None:
-        lines = [line for item in write(points[:_SHOWN]) for line in (*textwrap.wrap(item, _WIDTH, drop_whitespace=False), "")]
-        # Dollars would start a formula; text in the layout would push the axes aside.
-        shown = "\n".join(lines).replace("$", r"\$")
-        axes.text(0, 1, shown, family="monospace", fontsize=4.4, va="top", transform=axes.transAxes, in_layout=False, clip_on=True)
-        axes.set_axis_off()
-
     view = View("tokens", Categorical((length,), code.vocab_size), train, test, lambda x: x)
     return DataSet(
         name,
         (view,),
-        draw,
+        drawn(write),
         features=text_figures.pairs(train),
         distance=text_figures.differences,
         figures=text_figures.figures(code, code.decode(tokens[:cut])),
@@ -80,6 +74,19 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
         read=read,
         unit="token" if tokeniser != "characters" else "character",
     )
+
+
+def drawn(write: Callable[[Tensor], list[str]]) -> Callable[[Any, Tensor], None]:
+    """Draws points as the lines that `write` makes of them."""
+
+    def draw(axes: Any, points: Tensor) -> None:
+        lines = [line for item in write(points[:_SHOWN]) for line in (*textwrap.wrap(item, _WIDTH, drop_whitespace=False), "")]
+        # Dollars would start a formula; text in the layout would push the axes aside.
+        shown = "\n".join(lines).replace("$", r"\$")
+        axes.text(0, 1, shown, family="monospace", fontsize=4.4, va="top", transform=axes.transAxes, in_layout=False, clip_on=True)
+        axes.set_axis_off()
+
+    return draw
 
 
 def packaged() -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.reprs import described
+from genmatch.fetching import some
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size
 
@@ -22,7 +23,7 @@ class View:
     Attributes:
         name: what the view is called.
         space: where the states live.
-        train: training states.
+        train: training states, or `Fetched` of them that are fetched a batch at a time.
         test: held-out states.
         decode: turns states into points, which are the same for every view: what metrics and pictures see.
     """
@@ -36,7 +37,7 @@ class View:
     __repr__ = described
 
     def __post_init__(self) -> None:
-        self.space.validate(self.train, f"training states of the view {self.name}")
+        self.space.validate(some(self.train), f"training states of the view {self.name}")
         self.space.validate(self.test, f"test states of the view {self.name}")
 
     def show(self, x: State) -> Tensor:
@@ -137,8 +138,8 @@ class DataSet:
 
     @property
     def train(self) -> Tensor:
-        """The training points."""
-        return self.views[0].decode(self.views[0].train)
+        """The training points, or the first of them if they are not in memory."""
+        return self.views[0].decode(some(self.views[0].train))
 
     @property
     def test(self) -> Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,7 +132,7 @@ class Bytes(Tokeniser):
         return 256
 
     def encode(self, text: str) -> Tensor:
-        return torch.tensor(list(_checked(text).encode()), dtype=torch.int64)
+        return torch.from_numpy(np.frombuffer(_checked(text).encode(), dtype=np.uint8).astype(np.int64))
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
         return bytes(_indices(tokens, 256)).decode(errors="replace")
@@ -155,6 +156,19 @@ class BPE(Tokeniser):
             except Exception as error:  # the package raises no narrower class
                 raise GenmatchError(f"`{model}` cannot be read as a tokeniser: {error}; expected the JSON file that tokenizers writes.") from error
         self.model = model
+
+    @classmethod
+    def from_json(cls, text: str) -> BPE:
+        """The tokeniser of a JSON text that tokenizers wrote.
+
+        Raises:
+            GenmatchError: if it is none.
+        """
+        library = _tokenizers()
+        try:
+            return cls(library.Tokenizer.from_str(text))
+        except Exception as error:  # the package raises no narrower class
+            raise GenmatchError(f"the text is no tokeniser: {error}; expected the JSON that tokenizers writes.") from error
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> BPE:
