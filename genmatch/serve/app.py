@@ -1,6 +1,7 @@
 """The server: routes of JSON and of streams, and the page in front of them."""
 
 import ipaddress
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,6 +70,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Loading the data sets takes a while, and is done before somebody asks.
+        threading.Thread(target=particles.choices, daemon=True).start()
         yield
         jobs.close()
 
@@ -213,7 +216,7 @@ def _add_processes(app: FastAPI, jobs: Jobs, limits: Limits) -> None:
 
     @app.get("/api/processes")
     def processes() -> dict[str, Any]:
-        """Data sets, the families that fit each, and their solvers."""
+        """Data sets, the shape of their points, and the families that fit each."""
         return particles.choices()
 
     @app.post("/api/process", response_class=StreamingResponse, responses={**_LINES, **_REFUSED})

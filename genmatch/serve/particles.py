@@ -65,8 +65,8 @@ class Scene:
         with field("data"):
             found = _known_data(data)
         with field("process"):
-            if process not in processes.available():
-                raise unknown("process", process, processes.available())
+            if process not in _names()[1]:
+                raise unknown("process", process, _names()[1])
             made, view = fit_view(process, found)
             made.path.require_independent("the page")
         return cls(found, made, view)
@@ -143,39 +143,44 @@ class Scene:
 
 
 @cache
+def _names() -> tuple[list[str], list[str]]:
+    """The names of data sets and of families; looking for those of other packages takes a while."""
+    return data_sets.available(), processes.available()
+
+
+@cache
 def _loaded(name: str) -> DataSet:
     return data_sets.get(name)
 
 
 def _known_data(name: str) -> DataSet:
     """A data set by a registered name; a request must not name a file or a module."""
-    if name not in data_sets.available():
-        raise unknown("data set", name, data_sets.available())
+    if name not in _names()[0]:
+        raise unknown("data set", name, _names()[0])
     return _loaded(name)
 
 
 @cache
 def choices() -> dict[str, Any]:
-    """The data sets that can be drawn, the families that fit each, and the solvers that fit each of these."""
+    """The data sets that can be drawn, and the families that fit each; data that are text have a page of their own."""
     found: dict[str, Any] = {}
-    for name in data_sets.available():
+    for name in _names()[0]:
         try:
             data = _known_data(name)
         except GenmatchError:  # what it needs is not installed
             continue
-        families = {family: fitting for family in processes.available() if (fitting := _solvers(data, name, family))}
-        if data.write is None and families:
+        families = [family for family in _names()[1] if data.write is None and _is_drawn(name, family)]
+        if families:
             found[name] = {"shape": list(data.train.shape[1:]), "processes": families}
     return found
 
 
-def _solvers(data: DataSet, name: str, family: str) -> list[str]:
-    """The solvers of a family on a data set; none if it does not fit or cannot be drawn."""
+def _is_drawn(data: str, family: str) -> bool:
+    """Whether a family fits a data set, with states of one part."""
     try:
-        scene = Scene.made(name, family)
+        return isinstance(Scene.made(data, family).view.train, Tensor)
     except GenmatchError:
-        return []
-    return solvers.available(scene.process) if isinstance(scene.view.train, Tensor) else []
+        return False
 
 
 def _first(states: State, n: int) -> State:
