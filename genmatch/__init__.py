@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from genmatch.marginal import conditional_generator, marginal_generator, oracle
     from genmatch.paths import couplings
     from genmatch.processes import CTMC, Diffusion, Flow, JumpProcess, Langevin, LevelFlow, MarkovProcess, Product, Superposition
-    from genmatch.sampling import sample, simulate
+    from genmatch.sampling import sample, simulate, stream
     from genmatch.sharpening import sharpen
     from genmatch.training import train
 
@@ -47,6 +47,7 @@ _HOMES = {
     "sample": "sampling",
     "sharpen": "sharpening",
     "simulate": "sampling",
+    "stream": "sampling",
     "time_grid": "grids",
     "train": "training",
 }
@@ -106,6 +107,7 @@ __all__ = [
     "simulate",
     "solvers",
     "spaces",
+    "stream",
     "tensors",
     "testing",
     "time_grid",

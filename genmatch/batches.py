@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from genmatch import draws
 from genmatch.errors import GenmatchError
-from genmatch.models import as_condition, conditions_for
 from genmatch.fetching import Fetched, ahead
+from genmatch.models import as_condition, conditions_for
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, leaves, tree_map
 

@@ -33,11 +33,14 @@ from genmatch.reprs import described
 from genmatch.rows import normal
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Manifold, Space, TestFunction
-from genmatch.tensors import State, batch_size, bernoulli, expand, leaves
+from genmatch.tensors import State, batch_size, bernoulli, expand, leaves, tree_map
 
 __all__ = ["Binned", "Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Levels", "Mixture", "PointMass", "Sum"]
 
 T = TypeVar("T", bound="Generator")
+
+_AT_ONCE = 2**20
+"""Coordinates of states at which a test function is evaluated at a time: bounds the memory of `Jump.apply`."""
 
 Weight = float | Tensor
 """A non-negative number, or one for each sample, shape (B,)."""
@@ -210,12 +213,13 @@ class Jump(Generator):
         values, weights, intensity = values.flatten(1, -2), weights.flatten(1, -2), self.intensity.flatten(1)
         flat, here = x.flatten(1), f(x)
         total = torch.zeros_like(here)
+        at_once = max(1, _AT_ONCE // max(1, x.numel()))
         for j in range(flat.shape[1]):
-            for k in range(values.shape[-1]):
-                there = flat.clone()
-                there[:, j] = values[:, j, k]
-                weight = torch.nan_to_num(intensity[:, j] * weights[:, j, k])
-                total = total + weight.to(here.dtype) * (f(there.view_as(x)) - here)
+            for some, weight in zip(values[:, j].split(at_once, -1), weights[:, j].split(at_once, -1), strict=True):
+                there = flat.repeat_interleave(some.shape[-1], 0)
+                there[:, j] = some.flatten()
+                change = f(there.view(-1, *x.shape[1:])).view(len(x), -1) - here.unsqueeze(-1)
+                total = total + (torch.nan_to_num(intensity[:, j, None] * weight).to(here.dtype) * change).sum(-1)
         return total
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
@@ -332,7 +336,8 @@ class KroneckerSum(Generator):
 
     def apply(self, f: TestFunction, x: State) -> Tensor:
         def varying(name: str) -> TestFunction:
-            return lambda value: f({**x, name: value})
+            # A jump asks about several values for each sample, one after the other.
+            return lambda value: f({**tree_map(lambda v: v.repeat_interleave(len(value) // len(v), 0), x), name: value})
 
         return torch.stack([part.apply(varying(name), x[name]) for name, part in self.parts.items()]).sum(0)
 

@@ -23,13 +23,13 @@ from genmatch.animation import draw_frames, one_clock, require_plotting, to_gif
 from genmatch.data import DataSet, View
 from genmatch.engine import default_device, engine, is_first_process
 from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.fetching import some
 from genmatch.files import read_json, write_atomically, write_bytes, write_json, write_tensors
 from genmatch.guidance import classifier_free
 from genmatch.likelihood import Likelihood, elbo, log_likelihood
-from genmatch.models import Model, device_of
+from genmatch.models import Model
 from genmatch.options import write_config
 from genmatch.processes import MarkovProcess
-from genmatch.fetching import some
 from genmatch.reprs import described
 from genmatch.sampling import stream
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings

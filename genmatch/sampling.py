@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch import solvers
-from genmatch.constraints import known
+from genmatch.constraints import Known, known
 from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
@@ -148,28 +148,103 @@ def sample(
         tensor([[1, 2],
                 [1, 2]])
     """
-    n, steps = positive_integer(n, "n"), positive_integer(steps, "steps")
+    n = positive_integer(n, "n")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    times = _grid(times_for(process, steps, grid) if times is None else times)
-    if float(times[0]) != 0:
-        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
-    chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
-    rng = make_rng(device_of(model), seed, rng)
-    check_model(process, model, conditions, 1, rng.device)
-    parts, groups = [], Groups(rng, n)
-    with torch.no_grad(), evaluating(model):
-        for start in range(0, n, size):
-            rows = slice(start, min(start + size, n))
-            rng = groups.part(rows.start, rows.stop)
-            x0 = process.path.source(rows.stop - start, rng=rng)
-            keep = clamped.rows(rows).start(x0, rng)
-            predict = Predictor(process, model, tree_map(lambda value, rows=rows: value[rows], conditions), keep)
-            for last in _walk(process, chosen, predict, x0, times, rng):  # noqa: B007 (only the last state is kept)
-                pass
-            parts.append(last)
+    draw = _Draw.checked(process, model, n, steps, solver, grid, times, condition, clamp, seed, rng)
+    parts = []
+    for start in range(0, n, size):
+        for _, last in draw.states(slice(start, min(start + size, n))):  # noqa: B007 (only the last state is kept)
+            pass
+        parts.append(last)
     samples = tree_map(lambda *values: torch.cat(values), *parts)
     process.space.validate(samples, "the samples")
     return samples
+
+
+def stream(
+    process: MarkovProcess,
+    model: Model,
+    n: int,
+    *,
+    steps: int = 32,
+    solver: str | Solver | None = None,
+    grid: str | Grid = "uniform",
+    times: Tensor | None = None,
+    condition: Condition | Tensor | None = None,
+    clamp: Any = None,
+    seed: int | None = None,
+    rng: torch.Generator | None = None,
+    part: slice | None = None,
+) -> Iterator[tuple[float, State]]:
+    """The way of `sample`, as it is taken: each time of the grid with the state there, the noise first and the samples last.
+
+    The arguments are those of `sample`, and so are the samples. Nothing is computed ahead: who stops asking stops the simulation.
+    With a `part`, such as `slice(64, 128)`, they are those of the `n` samples only, as one of several processes draws them.
+
+    Raises:
+        GenmatchError: if an argument does not fit, before anything is computed.
+
+    Example:
+        >>> import genmatch as gm
+        >>> process = gm.Flow(gm.paths.Gaussian((1,)))
+        >>> model = gm.oracle(process, torch.tensor([[3.0]]))
+        >>> for t, x in gm.stream(process, model, 1, steps=2, seed=0):
+        ...     print(t, round(x.item(), 2))
+        0.0 -1.13
+        0.5 0.94
+        1.0 3.0
+        >>> torch.equal(x, gm.sample(process, model, 1, steps=2, seed=0))
+        True
+    """
+    n = positive_integer(n, "n")
+    return _Draw.checked(process, model, n, steps, solver, grid, times, condition, clamp, seed, rng).states(part or slice(0, n))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """The arguments of `sample`, checked."""
+
+    process: MarkovProcess
+    model: Model
+    times: Tensor
+    solver: Solver
+    conditions: dict[str, Any]
+    clamped: Known
+    groups: Groups
+
+    @classmethod
+    def checked(
+        cls,
+        process: MarkovProcess,
+        model: Model,
+        n: int,
+        steps: int,
+        solver: str | Solver | None,
+        grid: str | Grid,
+        times: Tensor | None,
+        condition: Condition | Tensor | None,
+        clamp: Any,
+        seed: int | None,
+        rng: torch.Generator | None,
+    ) -> _Draw:
+        steps = positive_integer(steps, "steps")
+        times = _grid(times_for(process, steps, grid) if times is None else times)
+        if float(times[0]) != 0:
+            raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
+        chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
+        rng = make_rng(device_of(model), seed, rng)
+        check_model(process, model, conditions, 1, rng.device)
+        return cls(process, model, times, chosen, conditions, clamped, Groups(rng, n))
+
+    @torch.no_grad()
+    def states(self, rows: slice) -> Iterator[tuple[float, State]]:
+        """The times of the grid and the states of some of the samples there."""
+        rng = self.groups.part(rows.start, rows.stop)
+        with evaluating(self.model):
+            x0 = self.process.path.source(rows.stop - rows.start, rng=rng)
+            keep = self.clamped.rows(rows).start(x0, rng)
+            predict = Predictor(self.process, self.model, tree_map(lambda value: value[rows], self.conditions), keep)
+            yield from zip(self.times.tolist(), _walk(self.process, self.solver, predict, x0, self.times, rng), strict=True)
 
 
 def times_for(process: MarkovProcess, steps: int, grid: str | Grid) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.reprs import described
 from genmatch.fetching import some
+from genmatch.reprs import described
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.files import read_json
 from genmatch.fetching import Fetched
+from genmatch.files import read_json
 from genmatch.tensors import State
 
 FORMAT, VALUES, MANIFEST = 1, "values.bin", "manifest.json"

@@ -50,7 +50,8 @@ def _plane(name: str, points: Tensor) -> DataSet:
 
 
 def _one_hot(x: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(x, 4).flatten(1).float()
+    """A row of four for each token, (B, 48); a masked one, on the way to the data, is none of them."""
+    return torch.nn.functional.one_hot(x, 5)[..., :4].flatten(1).float()
 
 
 def _draw_plane(axes: Any, points: Tensor) -> None:

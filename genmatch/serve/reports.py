@@ -1,0 +1,54 @@
+"""The reports of comparisons under one folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genmatch.errors import GenmatchError
+from genmatch.files import read_json
+
+_DEPTH = 3
+_MOST = 200
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report.
+
+    Attributes:
+        name: the folder it stands in, below that of all runs.
+        page: its file.
+        results: the numbers behind it; empty if they cannot be read.
+    """
+
+    name: str
+    page: Path
+    results: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """What the list shows of it."""
+        plan = self.results.get("plan", {})
+        families = [
+            {"name": str(family.get("name")), "frechet": best.get("frechet"), "nfe": best.get("nfe")}
+            for family in self.results.get("families", [])
+            if isinstance(best := family.get("best"), dict)
+        ]
+        ranked = sorted(families, key=lambda family: family["frechet"] if isinstance(family["frechet"], int | float) else float("inf"))
+        changed = self.page.stat().st_mtime
+        return {"name": self.name, "data": plan.get("data"), "steps": plan.get("steps"), "seed": plan.get("seed"), "families": ranked, "changed": changed}
+
+
+def find_reports(folder: Path) -> dict[str, Report]:
+    """The reports below a folder by name, the newest first; links are not followed."""
+    pages = [page for depth in range(_DEPTH) for page in folder.glob("*/" * depth + "report.html") if page.resolve().is_relative_to(folder.resolve())]
+    pages = sorted(pages, key=lambda page: -page.stat().st_mtime)[:_MOST]
+    return {str(page.parent.relative_to(folder)): Report(str(page.parent.relative_to(folder)), page, _results(page)) for page in pages}
+
+
+def _results(page: Path) -> dict[str, Any]:
+    try:
+        return read_json(page.with_name("results.json"))
+    except GenmatchError:
+        return {}
