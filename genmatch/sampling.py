@@ -190,8 +190,8 @@ def stream(
         >>> model = gm.oracle(process, torch.tensor([[3.0]]))
         >>> for t, x in gm.stream(process, model, 1, steps=2, seed=0):
         ...     print(t, round(x.item(), 2))
-        0.0 -1.13
-        0.5 0.94
+        0.0 1.54
+        0.5 2.27
         1.0 3.0
         >>> torch.equal(x, gm.sample(process, model, 1, steps=2, seed=0))
         True
