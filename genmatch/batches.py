@@ -76,7 +76,10 @@ def number_of_points(data: Any) -> int:
         return _length(data)
     x1 = data[0] if isinstance(data, tuple) else data
     first = leaves(x1)[0]
-    return len(first) if hasattr(first, "__len__") else 0
+    try:
+        return len(first)
+    except TypeError:  # no data, as is said later
+        return 0
 
 
 def in_memory(data: Any, space: Space) -> Pair:
