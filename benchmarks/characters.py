@@ -80,7 +80,18 @@ def main() -> None:
     parser.add_argument("path", nargs="?", type=Path, default=None, help="a text file in UTF-8; the package's own text by default")
     parser.add_argument("--minutes", type=float, default=2.0, help="of processor time, for each family")
     parser.add_argument("--only", nargs="*", default=None, help="names of the families to measure")
-    for name, default in {"length": 64, "width": 64, "depth": 2, "batch": 32, "block": 8, "windows": 256, "draws": 16, "samples": 64, "threads": 1, "seed": 0}.items():
+    for name, default in {
+        "length": 64,
+        "width": 64,
+        "depth": 2,
+        "batch": 32,
+        "block": 8,
+        "windows": 256,
+        "draws": 16,
+        "samples": 64,
+        "threads": 1,
+        "seed": 0,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--json", type=Path, default=None)

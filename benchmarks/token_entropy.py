@@ -77,11 +77,15 @@ def main() -> None:
     for steps in (16, 256) if chosen.quick else (16, 256, 1024, 4096):
         start = time.process_time()
         found, error = surprise(gm.sample(process, model, 8 * BATCH, steps=steps, seed=0), law)
-        rows.append({"sampler": "genmatch exact", "steps": steps, "tokens": 8 * BATCH * LENGTH, "nats": found, "error": error, "seconds": time.process_time() - start})
+        rows.append(
+            {"sampler": "genmatch exact", "steps": steps, "tokens": 8 * BATCH * LENGTH, "nats": found, "error": error, "seconds": time.process_time() - start}
+        )
         positions = 48 if steps <= 1024 else 12
         start = time.process_time()
         found, error = surprise(gumbel_loop(model.logits.detach(), steps, positions, torch.Generator().manual_seed(0)), law)
-        rows.append({"sampler": "float32 Gumbel loop", "steps": steps, "tokens": positions, "nats": found, "error": error, "seconds": time.process_time() - start})
+        rows.append(
+            {"sampler": "float32 Gumbel loop", "steps": steps, "tokens": positions, "nats": found, "error": error, "seconds": time.process_time() - start}
+        )
     for row in rows:
         row["from_data"] = row["nats"] - exact
         row["seconds_a_thousand_tokens"] = 1000 * row.pop("seconds") / row["tokens"]
@@ -96,7 +100,11 @@ def main() -> None:
             for _ in range(steps):
                 uniforms(torch.zeros(BATCH, LENGTH), rng=None)
             curve.append({"vocab": vocab, "steps": steps, "milliseconds": 1000 * spent, "of_which_coins": 1000 * (time.process_time() - start)})
-    finish(chosen, entropy=[{"sampler": "data", "steps": 0, "tokens": 0, "nats": exact, "error": 0.0, "from_data": 0.0, "seconds_a_thousand_tokens": 0.0}, *rows], curve=curve)
+    finish(
+        chosen,
+        entropy=[{"sampler": "data", "steps": 0, "tokens": 0, "nats": exact, "error": 0.0, "from_data": 0.0, "seconds_a_thousand_tokens": 0.0}, *rows],
+        curve=curve,
+    )
 
 
 if __name__ == "__main__":
