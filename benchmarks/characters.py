@@ -46,7 +46,7 @@ def network(process: MarkovProcess, options: argparse.Namespace) -> Transformer:
 
 def measure(process: MarkovProcess, data: DataSet, options: argparse.Namespace) -> dict[str, Any]:
     """Trains one family and measures it."""
-    settings = {"batch_size": options.batch, "lr": options.lr, "objective": process.objective, "seed": options.seed}
+    settings = {"batch_size": options.batch, "lr": options.lr, "objective": options.objective or process.objective, "seed": options.seed}
     for steps in (2, _TRIAL):  # the first calls of a process are slower
         start = time.process_time()
         train(process, network(process, options), data.train, steps=steps, **settings)
@@ -94,6 +94,7 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--objective", default=None, help="of training; what each process recommends by default")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

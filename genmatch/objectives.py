@@ -25,7 +25,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.paths.visits import Visit
 from genmatch.processes.base import MarkovProcess, Predict
-from genmatch.tensors import State, batch_size, tree_map
+from genmatch.tensors import State, batch_size, leaves, tree_map
 
 _EDGE = 1e-6
 
@@ -118,6 +118,18 @@ class Elbo(_Bound):
 
 class Streams(_Bound):
     """The same bound from all blocks of a sequence in one call, for networks that read noise and data side by side; else as `Elbo`."""
+
+    def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        try:
+            return super().cost(process, predict, draw)
+        except RuntimeError as error:
+            shown, points = (tuple(leaves(part)[0].shape) for part in (draw.x, draw.x1))
+            if shown == points:
+                raise
+            raise GenmatchError(
+                f"the objective 'streams' shows the network noise and data side by side, {shown} for data {points}, which failed: {str(error)[:120]}; "
+                f"build one with {dict(process.network)}, such as `gm.nn.Transformer(..., **process.network)`, or take objective='elbo'."
+            ) from error
 
     def visit(self, process: MarkovProcess, x1: State, u: Tensor, rng: torch.Generator) -> Visit:
         return process.streams(x1, u, rng=rng)

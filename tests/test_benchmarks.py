@@ -67,3 +67,12 @@ def test_the_scripts_run_alone(name, tmp_path):
     assert run.returncode == 0, run.stderr
     here, shown = json.loads((tmp_path / "out.json").read_text()), result(name)
     assert len(here[name]) == len(shown[name])
+
+
+def test_the_entropy_of_tokens_is_that_of_the_data_however_many_steps():
+    rows = result("token_entropy")["entropy"]
+    ours, loop = ({row["steps"]: row for row in rows if row["sampler"] == name} for name in ("genmatch exact", "float32 Gumbel loop"))
+    assert set(ours) == {16, 256, 1024, 4096}
+    for row in ours.values():
+        assert abs(row["from_data"]) < 2 * row["error"], row
+    assert loop[1024]["from_data"] < -2 * loop[1024]["error"]

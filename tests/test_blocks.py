@@ -262,6 +262,8 @@ def test_what_does_not_fit_is_refused():
         Blocks(3, 4, 0)
     with pytest.raises(gm.GenmatchError, match="not causal, and knows no time"):
         gm.nn.Transformer(blocks().space, (L, V), width=8, depth=1, heads=2, block=2, causal=True)
+    with pytest.raises(gm.GenmatchError, match=r"noise and data side by side, \(64, 6\) for data \(64, 3\).*\*\*process.network.*objective='elbo'"):
+        gm.train(blocks(), gm.nn.Transformer(blocks().space, (L, V), width=8, depth=1, heads=2), token_data(), steps=1, batch_size=64, objective="streams")
     process = blocks(2, length=6, vocab=4)
     model = gm.oracle(process, torch.randint(4, (5, 6), generator=seeded()))
     with pytest.raises(gm.GenmatchError, match="whole blocks at the beginning and a part of the next"):

@@ -9,7 +9,7 @@ from token_kernels import Chain, ranked_by_the_draw
 
 import genmatch as gm
 from genmatch.schedules import CondOT, Cosine, Polynomial
-from genmatch.solvers.remask import Psi, ReMDM
+from genmatch.solvers.remask import Psi, ReMDM, ReMDMLoop
 from genmatch.solvers.reveal import EntropyBounded, Threshold, TopK
 from genmatch.solvers.trapezoid import ThetaTrapezoidal
 from genmatch.solvers.wrappers import Corrected, Gibbs
@@ -51,7 +51,7 @@ def errors(name, source, data, steps, span=(0.0, 1.0), schedule=CondOT()):  # no
 
 
 FULL, INTERIOR = (0.0, 1.0), (0.1, 0.8)
-LEAST = {"euler": 0.75, "tau-leaping": 0.85, "theta-trapezoidal": 0.85, "analytic-trapezoid": 0.6}
+LEAST = {"euler": 0.75, "tau-leaping": 0.85, "theta-trapezoidal": 0.85, "theta-rk2": 0.85, "analytic-trapezoid": 0.6}
 """The share of the order at the end: where the last step is another solver's, or the only one of its order, less is seen."""
 CASES = [("strong", "mask", FULL), ("strong", "uniform", FULL), ("weak", "mask", INTERIOR)]
 
@@ -70,7 +70,7 @@ def test_token_solvers_have_the_order_that_they_declare(name, data, source, span
 
 def test_every_declared_order_is_measured():
     assert set(UNIFORM) <= set(MASK)
-    assert {name for name in MASK if gm.solvers.get(name).order == 0} == {*REVEALING, "remdm", "psi", "argmax-final"}
+    assert {name for name in MASK if gm.solvers.get(name).order == 0} == {*REVEALING, "remdm", "remdm-loop", "psi", "argmax-final"}
 
 
 @pytest.mark.parametrize("source", ["mask", "uniform"])
@@ -173,7 +173,11 @@ def test_remasking_of_nothing_is_the_exact_step_and_psi_is_remasking():
     assert torch.allclose(this.kernel(ReMDM(share, "cap"), t, s), this.kernel(Psi(0.7), t, s), atol=1e-15)
 
 
-@pytest.mark.parametrize("solver", [ReMDM(0.7), ReMDM(0.1, "cap"), ReMDM(2.0, "cap"), Psi(0.6), Psi(0.0)], ids=lambda s: f"{type(s).__name__}-{vars(s)}")
+@pytest.mark.parametrize(
+    "solver",
+    [ReMDMLoop(0.5, 3, 0.4), ReMDMLoop(0.7, 2, 1.0), ReMDM(0.7), ReMDM(0.1, "cap"), ReMDM(2.0, "cap"), Psi(0.6), Psi(0.0)],
+    ids=lambda s: f"{type(s).__name__}-{vars(s)}",
+)
 def test_remasking_keeps_the_law_of_one_token(solver):
     """For one position the frozen posterior is exact, so that any remasking carries p_t to p_s."""
     process, law = chain("mask", positions=1), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64)

@@ -7,9 +7,9 @@ import torch
 
 import genmatch as gm
 from genmatch import grids
-from genmatch.solvers.remask import Psi, ReMDM
+from genmatch.solvers.remask import Psi, ReMDM, ReMDMLoop
 from genmatch.solvers.reveal import EntropyBounded, FirstHitting, Threshold, TopK
-from genmatch.solvers.trapezoid import ThetaTrapezoidal
+from genmatch.solvers.trapezoid import ThetaRK2, ThetaTrapezoidal
 from genmatch.solvers.wrappers import ArgmaxFinal, Corrected, ForwardBackward, Gibbs
 from genmatch.tensors import draw_where, portions, uniforms
 from tests.toys import TOKEN_SCHEDULES, L, V, chain, full, grid, name_of, seeded, token_data, token_law
@@ -119,7 +119,7 @@ def test_a_draw_does_not_depend_on_what_the_others_in_the_batch_draw(name):
     for other in ([0, 1, 2, 3], [3, 0, 0, 1]):
         run = gm.simulate(PROCESS, Divided(other), x0, torch.tensor([0.3, 0.5, 0.8, 1.0]), solver=name, rng=seeded(5))
         ends.append(run.states[-1])
-    if name in ("remdm", "psi", "forward-backward", "gibbs"):
+    if name in ("remdm", "remdm-loop", "psi", "forward-backward", "gibbs"):
         return  # these forget what tells the halves apart
     assert not torch.equal(ends[0][: n // 2], ends[1][: n // 2])
     assert torch.equal(ends[0][n // 2 :], ends[1][n // 2 :])
@@ -148,6 +148,9 @@ def test_portions_cover_a_mask_in_order(monkeypatch):
         (lambda: EntropyBounded(-1.0), "`gamma` must be"),
         (lambda: ReMDM(how="loop"), "cap"),
         (lambda: ReMDM(1.5), "`eta` must be"),
+        (lambda: ReMDMLoop(at=1.0), "`at` must be a time in"),
+        (lambda: ReMDMLoop(share=2), "`share` must be a probability"),
+        (lambda: ThetaRK2(0.3), r"must lie in \[1/2, 1\]"),
         (lambda: Psi(1.5), "`keep` must be"),
         (lambda: Gibbs(0), "`moves`"),
         (lambda: Corrected(FirstHitting(), Gibbs()), "fixed number of calls"),

@@ -128,6 +128,18 @@ def _analytic_trapezoid(chain, solver, t, s):
     return _two_stages(chain, t, _jump(chain, t, rho), rho, 2.0, lambda total: _jump(chain, rho, s) * torch.ones_like(total))
 
 
+def _theta_rk2(chain, solver, t, s):
+    q, weight = _jump(chain, t, s), 1 / (2 * solver.theta)
+    rho = chain.time(1 - (1 - chain.kappa(t)) * (1 - q) ** solver.theta)
+    before, n = chain.posterior(t), len(chain.x)
+    # What is revealed is certain.
+    after = redraw(chain.posterior(rho), chain.x, chain.noise)
+    first = joint(redraw(before, chain.x, _jump(chain, t, rho) * chain.noise))
+    law = (1 - weight) * before.unsqueeze(1) + weight * after.unsqueeze(0)
+    tokens = redraw(law.flatten(0, 1), chain.x.repeat_interleave(n, 0), q * chain.noise.repeat_interleave(n, 0))
+    return torch.einsum("xy,xyz->zx", first, joint(tokens).view(n, n, -1))
+
+
 def _masks(chain):
     return chain.noise.sum(-1).long()
 
@@ -167,7 +179,19 @@ def _reveal(chain, solver, t, s):
 
 def _remdm(chain, solver, t, s):
     kappa_t, kappa_s = chain.kappa(t), chain.kappa(s)
-    share = float(solver.share(torch.tensor([kappa_t], dtype=torch.float64), torch.tensor([kappa_s], dtype=torch.float64)))
+    return _remasked(chain, t, s, float(solver.share(torch.tensor([kappa_t], dtype=torch.float64), torch.tensor([kappa_s], dtype=torch.float64))))
+
+
+def _remdm_loop(chain, solver, t, s):
+    if not t < solver.at <= s:
+        return _exact(chain, solver, t, s)
+    kappa = chain.kappa(solver.at)
+    hold = _remasked(chain, solver.at, solver.at, min(solver.share, (1 - kappa) / kappa))
+    return _exact(chain, solver, solver.at, s) @ torch.linalg.matrix_power(hold, solver.moves) @ _exact(chain, solver, t, solver.at)
+
+
+def _remasked(chain, t, s, share):
+    kappa_t, kappa_s = chain.kappa(t), chain.kappa(s)
     unmask = (kappa_s - (1 - share) * kappa_t) / (1 - kappa_t)
     masked = chain.noise.unsqueeze(-1)
     pi = masked * chain.posterior(t) + (1 - masked) * chain.source
@@ -224,6 +248,8 @@ _KERNELS = {
     "AnalyticTrapezoid": _analytic_trapezoid,
     "FirstHitting": _first_hitting,
     "ReMDM": _remdm,
+    "ReMDMLoop": _remdm_loop,
+    "ThetaRK2": _theta_rk2,
     "Psi": _psi,
     "Corrected": _corrected,
     "ArgmaxFinal": _argmax_final,

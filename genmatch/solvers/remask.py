@@ -8,6 +8,8 @@ With kappa the probability of data and sigma_r the probability of a remask, at m
 Given the data this carries p_t to p_s exactly for every sigma_r, as the plain step does. With an exact network it only adds
 errors of a step; it helps a network that errs, whose wrong tokens are then not final.
 
+At s = t that is a move which keeps the time, and `ReMDMLoop` makes a number of them at one time.
+
 The same for any source: with probability k a token takes the ordinary step, and otherwise the draw of the data that the
 prediction leads to is noised to s (k = 1 - sigma_r / (1 - kappa_s) for masks).
 
@@ -22,7 +24,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of, redraw
@@ -61,12 +63,59 @@ class ReMDM(Solver):
         return self.eta * most if self.how == "rescale" else most.clamp(max=self.eta)
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        chain = chain_of(process)
-        kappa_t, kappa_s = chain.redrawing.kappa(t), chain.redrawing.kappa(s)
-        share, masked, coin = self.share(kappa_t, kappa_s), chain.masked(x), uniforms(x, rng=rng)
-        reveal = masked & (coin < expand((kappa_s - (1 - share) * kappa_t) / (1 - kappa_t), coin))
-        known = redraw(x, reveal, chain.posterior(predict(x, t), x, t), rng)
-        return chain.hidden(known, ~masked & (coin < expand(share, coin)))
+        kappa = chain_of(process).redrawing.kappa
+        return _remasked(process, predict, x, t, s, self.share(kappa(t), kappa(s)), rng)
+
+
+class ReMDMLoop(Solver):
+    """For masks: the exact step, held at one time for a number of calls that remask as many tokens as they reveal; order 0, adaptive.
+
+    All that is known when the clock stands still may be drawn anew, which is where tokens that were drawn together and do not fit
+    are taken back. The other steps take one call.
+
+    Args:
+        at: the time at which the clock stands still, in (0, 1).
+        moves: network calls there.
+        share: the probability that a known token is masked in one of them, in [0, 1]; at most (1 - kappa) / kappa of that time is used.
+
+    Raises:
+        GenmatchError: if an argument is out of range.
+    """
+
+    order = 0
+    calls = 0
+    kinds = JUMP
+    needs = ("transition", "posterior", "masked", "redrawing", "hidden")
+    sparse = True
+    finishes = True
+
+    def __init__(self, at: float = 0.55, moves: int = 8, share: float = 0.05) -> None:
+        if not (isinstance(at, int | float) and 0 < at < 1):
+            raise GenmatchError(f"`at` must be a time in (0, 1), got {at!r}.")
+        if not (isinstance(share, int | float) and 0 <= share <= 1):
+            raise GenmatchError(f"`share` must be a probability in [0, 1], got {share!r}.")
+        self.at, self.moves, self.share = float(at), positive_integer(moves, "moves"), float(share)
+
+    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        here = torch.full_like(t, self.at)
+        if not bool(((t < here) & (here <= s)).all()):
+            return process.transition(predict(x, t), x, t, s, rng=rng)
+        x = process.transition(predict(x, t), x, t, here, rng=rng)
+        kappa = chain_of(process).redrawing.kappa(here)
+        share = ((1 - kappa) / kappa).clamp(max=self.share)
+        for _ in range(self.moves):
+            x = _remasked(process, predict, x, here, here, share, rng)
+        return x if bool((s == here).all()) else process.transition(predict(x, here), x, here, s, rng=rng)
+
+
+def _remasked(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, share: Tensor, rng: torch.Generator | None) -> Tensor:
+    """Known tokens are masked with probability `share`, (B,), and so many masks are revealed that the law of the path is kept."""
+    chain = chain_of(process)
+    kappa_t, kappa_s = chain.redrawing.kappa(t), chain.redrawing.kappa(s)
+    masked, coin = chain.masked(x), uniforms(x, rng=rng)
+    reveal = masked & (coin < expand((kappa_s - (1 - share) * kappa_t) / (1 - kappa_t), coin))
+    known = redraw(x, reveal, chain.posterior(predict(x, t), x, t), rng)
+    return chain.hidden(known, ~masked & (coin < expand(share, coin)))
 
 
 class Psi(Solver):
