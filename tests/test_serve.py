@@ -142,7 +142,9 @@ def test_what_is_wrong_is_said_of_its_field(client, route, body, field, message)
     assert message in detail["msg"]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"temperature": NaN}', b'{"prompt": "\\ud800"}', b"[]", b'{"seed": 1e400}', b"\xff", b'{"at": ["0:\\ud800"]}', b'{"solver": "\\u0000"}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"temperature": NaN}', b'{"prompt": "\\ud800"}', b"[]", b'{"seed": 1e400}', b"\xff", b'{"at": ["0:\\ud800"]}', b'{"solver": "\\u0000"}']
+)
 def test_what_is_no_request_is_refused(client, content):
     answer = client.post("/api/text", content=content, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)

@@ -111,7 +111,7 @@ class Draft:
     length: int
     model: torch.nn.Module
     steps: int
-    solver: str | None
+    solver: str
     seed: int
 
     @classmethod
@@ -145,6 +145,7 @@ class Draft:
             WrongField: if something does not fit, with the field that it stands in.
         """
         length = writer.window if length is None else length
+        solver = solver or writer.solvers[0]
         with field("prompt"):
             known_tokens(writer.read, length, prompt)
         with field("at"):

@@ -102,6 +102,7 @@ export function startText() {
     running = { stopping, job: null };
     busy(true);
     let first = true;
+    document.querySelector(".stage").scrollIntoView({ block: "nearest" });
     const began = performance.now();
     try {
       for await (const event of events("/api/text", body, stopping.signal)) {
