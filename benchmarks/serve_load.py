@@ -35,31 +35,33 @@ def memory(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-async def client(number: int, address: str, end: float, texts: list[list[int]], seen: Counter[str], waits: list[float]) -> None:
+async def client(number: int, session: httpx.AsyncClient, end: float, texts: list[list[int]], seen: Counter[str], waits: list[float]) -> None:
     """Asks again and again until `end`."""
-    async with httpx.AsyncClient(base_url=address, timeout=60) as session:
-        while time.monotonic() < end:
-            seed, began = number % SEEDS, time.monotonic()
-            try:
-                answer = await session.post("/api/text/whole", json={"steps": STEPS, "seed": seed})
-            except httpx.HTTPError as error:
-                seen[type(error).__name__] += 1
-                continue
-            if answer.status_code == 429:
-                seen["429"] += 1
-                await asyncio.sleep(float(answer.headers["retry-after"]) * (0.5 + number / 64))
-            elif answer.status_code == 200:
-                seen["same" if answer.json()["tokens"] == texts[seed] else "different"] += 1
-                waits.append(time.monotonic() - began)
-            else:
-                seen[str(answer.status_code)] += 1
+    while time.monotonic() < end:
+        seed, began = number % SEEDS, time.monotonic()
+        try:
+            answer = await session.post("/api/text/whole", json={"steps": STEPS, "seed": seed})
+        except httpx.HTTPError as error:
+            seen[type(error).__name__] += 1
+            continue
+        if answer.status_code == 429:
+            seen["429"] += 1
+            await asyncio.sleep(float(answer.headers["retry-after"]) * (0.5 + number / 64))
+        elif answer.status_code == 200:
+            seen["same" if answer.json()["tokens"] == texts[seed] else "different"] += 1
+            waits.append(time.monotonic() - began)
+        else:
+            seen[str(answer.status_code)] += 1
 
 
 async def load(clients: int, seconds: float, address: str, process: int) -> None:
     """Prints what the clients saw."""
     texts, seen, waits, before = expected(), Counter[str](), [], memory(process)
-    end = time.monotonic() + seconds
-    await asyncio.gather(*(client(number, address, end, texts, seen, waits) for number in range(clients)))
+    # One session: making one for each would keep this process busy rather than the server.
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as session:
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(client(number, session, end, texts, seen, waits) for number in range(clients)))
     print(f"{clients} clients, {seconds:g} s: {dict(seen)}")
     print(f"median {statistics.median(waits):.2f} s, slowest {max(waits):.2f} s; memory {before:.0f} MiB before, {memory(process):.0f} MiB after")
     if set(seen) - {"same", "429"}:

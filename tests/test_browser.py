@@ -18,7 +18,16 @@ from tests.serving import serving, until  # noqa: E402
 
 expect.set_options(timeout=20_000)
 
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SHOTS = os.environ.get("GENMATCH_SCREENSHOTS")
 """A folder for pictures of the page, to look at."""
 

@@ -18,9 +18,9 @@ from tests.serving import events, serving, until
 
 pytest.importorskip("fastapi", reason="no fastapi here: `pip install genmatch[serve]`")
 
-from genmatch.cli import main  # noqa: E402
-from genmatch.serve import Limits, create_app, particles  # noqa: E402
-from genmatch.serve.app import hosts_for  # noqa: E402
+from genmatch.cli import main
+from genmatch.serve import Limits, create_app, particles
+from genmatch.serve.app import hosts_for
 
 
 @pytest.fixture(scope="module")
