@@ -177,7 +177,7 @@ class Draft:
     def events(self) -> Iterator[dict[str, Any]]:
         """What happens, step by step: which tokens are new, and how sure the network was of each."""
         writer, starts = self.writer, self.starts()
-        yield {"event": "text", "length": self.length, "window": writer.window, "steps": self.steps * len(starts)}
+        yield {"event": "text", "length": self.length, "window": writer.window, "steps": self.steps * len(starts), "known": sorted(self.known)}
         text: list[int] = []
         for number, start in enumerate(starts):
             fixed = _shifted(self.known, start, writer.window) | dict(enumerate(text[start:]))
