@@ -2,6 +2,7 @@
 
 import ipaddress
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _STATIC = Path(__file__).parent / "static"
 _SEEDS = 2**53
 """Numbers that JavaScript can say exactly."""
 _PIECES = 4096
+_QUIET = 2.0
+"""Seconds after which nobody seems to be waiting."""
 
 _LINES: dict[int | str, dict[str, Any]] = {
     200: {"description": "One JSON object a line, as they come.", "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
@@ -70,8 +73,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Loading the data sets takes a while, and is done before somebody asks.
-        threading.Thread(target=particles.choices, daemon=True).start()
+        threading.Thread(target=_warm, args=(jobs,), daemon=True).start()
         yield
         jobs.close()
 
@@ -95,6 +97,14 @@ def create_app(
     headers = {"content-security-policy": PAGE_POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
     app.add_middleware(Headers, headers=headers)
     return app
+
+
+def _warm(jobs: Jobs) -> None:
+    """Loads the data sets, which takes a while, before somebody asks, and not while somebody waits for a text."""
+    time.sleep(_QUIET)
+    while len(jobs):
+        time.sleep(_QUIET)
+    particles.choices()
 
 
 def hosts_for(host: str) -> list[str]:
@@ -157,6 +167,7 @@ def _add_text(app: FastAPI, writers: Mapping[str, Writer], jobs: Jobs, limits: L
         seed: int = Field(0, ge=0, lt=_SEEDS, description="Makes the text repeatable.")
 
     async def begin(request: TextRequest) -> Job:
+        jobs.check()
         writer = _writer(writers, request.checkpoint)
         draft = await anyio.to_thread.run_sync(lambda: Draft.checked(writer, **request.model_dump(exclude={"checkpoint"})))
         return jobs.start(draft.events())
@@ -222,10 +233,9 @@ def _add_processes(app: FastAPI, jobs: Jobs, limits: Limits) -> None:
     @app.post("/api/process", response_class=StreamingResponse, responses={**_LINES, **_REFUSED})
     async def process(request: ProcessRequest) -> StreamingResponse:
         """Carries particles from noise to data with the exact network, and says at each time where they are and what moves them."""
-        scene = await anyio.to_thread.run_sync(lambda: particles.Scene.made(request.data, request.process))
-        with field("solver"):
-            scene.check(request.solver)
-        return _stream(jobs.start(scene.events(**request.model_dump(exclude={"data", "process"}))))
+        jobs.check()
+        scene = await anyio.to_thread.run_sync(lambda: particles.Scene.made(request.data, request.process, request.solver))
+        return _stream(jobs.start(scene.events(**request.model_dump(exclude={"data", "process", "solver"}))))
 
 
 def _add_reports(app: FastAPI, runs: Path) -> None:

@@ -108,6 +108,15 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._running)
 
+    def check(self) -> None:
+        """Refuses a job before anything is done for it.
+
+        Raises:
+            Busy: if as many run as may.
+        """
+        if len(self._running) >= self.limit:
+            raise Busy
+
     def start(self, work: Iterator[Event]) -> Job:
         """Starts a job; called from the loop.
 

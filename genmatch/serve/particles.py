@@ -49,14 +49,16 @@ class Scene:
         data: the data set.
         process: the process.
         view: the view of the data that it fits.
+        solver: name of a solver; the recommended one if None.
     """
 
     data: DataSet
     process: MarkovProcess
     view: View
+    solver: str | None = None
 
     @classmethod
-    def made(cls, data: str, process: str) -> Scene:
+    def made(cls, data: str, process: str, solver: str | None = None) -> Scene:
         """The scene of these names.
 
         Raises:
@@ -69,19 +71,17 @@ class Scene:
                 raise unknown("process", process, _names()[1])
             made, view = fit_view(process, found)
             made.path.require_independent("the page")
-        return cls(found, made, view)
+        with field("solver"):
+            if solver is not None:
+                solvers.resolve(made, solver)
+        return cls(found, made, view, solver)
 
-    def check(self, solver: str | None) -> None:
-        """Refuses a solver that does not fit, and names those that do."""
-        solvers.resolve(self.process, solver)
-
-    def events(self, *, n: int, steps: int, solver: str | None, seed: int, towards: int) -> Iterator[dict[str, Any]]:
+    def events(self, *, n: int, steps: int, seed: int, towards: int) -> Iterator[dict[str, Any]]:
         """The scene itself, then one event for each time of the grid.
 
         Args:
             n: particles.
             steps: of the solver.
-            solver: its name; the recommended one by default.
             seed: of the particles.
             towards: which data point the conditional path leads to.
         """
@@ -98,7 +98,7 @@ class Scene:
             "data": _points(view, _first(view.train, _SHOWN)),
             "towards": _points(view, x1)[0],
         }
-        for t, x in stream(process, model, n, steps=steps, solver=solver, seed=seed):
+        for t, x in stream(process, model, n, steps=steps, solver=self.solver, seed=seed):
             yield {"event": "frame", "t": round(t, 4), "points": _points(view, x), **self._pictures(model, x, x1, t, seed)}
 
     def _pictures(self, model: Oracle, x: State, x1: State, t: float, seed: int) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def serve(
     with _listening(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
         say(f"genmatch: http://{address}:{listening.getsockname()[1]}  (Ctrl-C ends it)")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=2, server_header=False))
+        settings: dict[str, Any] = {"timeout_graceful_shutdown": 2, "timeout_keep_alive": 60, "server_header": False}
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", limit_concurrency=_CONNECTIONS, **settings))
         server.run(sockets=[listening])
 
 

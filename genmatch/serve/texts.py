@@ -111,7 +111,7 @@ class Draft:
     length: int
     model: torch.nn.Module
     steps: int
-    solver: str | None
+    solver: str
     seed: int
 
     @classmethod
@@ -145,6 +145,7 @@ class Draft:
             WrongField: if something does not fit, with the field that it stands in.
         """
         length = writer.window if length is None else length
+        solver = solver or writer.solvers[0]
         with field("prompt"):
             known_tokens(writer.read, length, prompt)
         with field("at"):
@@ -176,7 +177,7 @@ class Draft:
     def events(self) -> Iterator[dict[str, Any]]:
         """What happens, step by step: which tokens are new, and how sure the network was of each."""
         writer, starts = self.writer, self.starts()
-        yield {"event": "text", "length": self.length, "window": writer.window, "steps": self.steps * len(starts)}
+        yield {"event": "text", "length": self.length, "window": writer.window, "steps": self.steps * len(starts), "known": sorted(self.known)}
         text: list[int] = []
         for number, start in enumerate(starts):
             fixed = _shifted(self.known, start, writer.window) | dict(enumerate(text[start:]))

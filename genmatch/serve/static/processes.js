@@ -41,7 +41,7 @@ export function startProcesses() {
 
   /** Where a point stands on a canvas of a size; of a sphere one sees the front. */
   function placing(scene, size) {
-    const reach = scene.shape[0] === 3 ? 1.6 : 2.7;
+    const reach = scene.shape[0] === 3 ? 1.5 : 2.4;
     return (point) => [(point[0] / reach + 1) * size / 2, (1 - point[point.length === 3 ? 2 : 1] / reach) * size / 2];
   }
 
@@ -68,16 +68,20 @@ export function startProcesses() {
 
   function arrows(pen, points, generator, place, size) {
     const far = size * 0.13;
+    const taken = new Set(); // discs of particles in one place would hide it
     generator.forEach((row, i) => {
       const [x, y] = place(points[i]);
+      const here = `${Math.round(x)} ${Math.round(y)}`;
+      if (taken.has(here)) return;
+      taken.add(here);
       const scatter = row.at(-1);
-      const moved = place(points[i].map((value, k) => value + 0.22 * row[k]));
+      const moved = place(points[i].map((value, k) => value + 0.3 * row[k]));
       let [dx, dy] = [moved[0] - x, moved[1] - y];
       const length = Math.hypot(dx, dy);
       if (length > far) [dx, dy] = [dx * far / length, dy * far / length];
       const radius = Math.min(far, Math.sqrt(Math.max(0, scatter) * 0.02) * size / 5.4);
       pen.strokeStyle = pen.fillStyle = `rgb(${token("--ramp-2")})`;
-      if (radius > 1) { pen.globalAlpha = 0.13; pen.beginPath(); pen.arc(x, y, radius, 0, 2 * Math.PI); pen.fill(); }
+      if (radius > 1) { pen.globalAlpha = 0.12; pen.beginPath(); pen.arc(x, y, radius, 0, 2 * Math.PI); pen.fill(); }
       pen.globalAlpha = 0.9;
       if (length < 2) return;
       pen.lineWidth = size / 420;

@@ -11,6 +11,7 @@ export function startText() {
   let tokens = []; // as shown: {token, text, confidence, step}
   let marks = new Map(); // position -> "lock" or "mask"
   let total = 1;
+  let known = new Set(); // positions that were given
   let colour = "step";
   let running = null;
   let open = null; // the span of the word whose menu is open: [from, to)
@@ -53,10 +54,11 @@ export function startText() {
     made.dataset.place = String(place);
     if (token === null) { made.classList.add("empty"); return made; }
     if (text === "\u23ce") { made.textContent = "\u23ce\n"; made.classList.add("brk"); }
-    if (born === 0) made.classList.add("known");
+    const given = born === 0 || known.has(place);
+    if (given) made.classList.add("known");
     else made.style.color = ramp(colour === "step" ? born / total : confidence ?? 0);
     if (born === step && born > 0) made.classList.add("new");
-    made.title = born === 0 ? `position ${place}, given` : `position ${place}, step ${born}` + (confidence === null ? "" : `, probability ${confidence}`);
+    made.title = given ? `position ${place}, given` : `position ${place}, step ${born}` + (confidence === null ? "" : `, probability ${confidence}`);
     return made;
   }
 
@@ -102,11 +104,12 @@ export function startText() {
     running = { stopping, job: null };
     busy(true);
     let first = true;
+    document.querySelector(".stage").scrollIntoView({ block: "nearest" });
     const began = performance.now();
     try {
       for await (const event of events("/api/text", body, stopping.signal)) {
         if (event.event === "start") running.job = event.job;
-        else if (event.event === "text") total = event.steps;
+        else if (event.event === "text") [total, known] = [event.steps, new Set(event.known)];
         else if (event.event === "step") {
           if (first) {
             frames = []; tokens = []; first = false;
