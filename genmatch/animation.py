@@ -14,7 +14,8 @@ from genmatch.errors import GenmatchError
 Draw = Callable[[Any, Tensor], None]
 """Draws points onto a matplotlib axes."""
 
-_DPI = 80
+_INCHES = 1.6
+"""Width and height of a picture: small, so that the letters of text, whose size is given, are large in it."""
 _BAR, _TITLE = 26, 22
 """Pixels of the clock below the panels, and of the name above each."""
 _FRAME, _HOLD = 110, 2000
@@ -31,19 +32,19 @@ def require_plotting(what: str = "a picture", packages: Sequence[str] = ("matplo
         )
 
 
-def draw_frames(draw: Draw, points: Sequence[Tensor], inches: float = 1.9) -> list[Any]:
+def draw_frames(draw: Draw, points: Sequence[Tensor], pixels: int = 190) -> list[Any]:
     """A picture of the points at each time, with the axes of the last: Pillow images of one size.
 
     Args:
         draw: how points are drawn.
         points: those of each time, (B, ...).
-        inches: width and height of a picture.
+        pixels: width and height of a picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
 
-    figure = Figure(figsize=(inches, inches), dpi=_DPI)
+    figure = Figure(figsize=(_INCHES, _INCHES), dpi=pixels / _INCHES)
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.03, 0.03, 0.94, 0.94))
     draw(axes, points[-1])

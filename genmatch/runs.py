@@ -398,5 +398,5 @@ def _picture(data: DataSet, points: Tensor, path: Path) -> None:
 
 def _film(run: Run, data: DataSet, way: list[State], path: Path) -> None:
     times = [i / (len(way) - 1) for i in range(len(way))]
-    frames = draw_frames(data.draw, [run.view.show(states) for states in way], inches=4)
+    frames = draw_frames(data.draw, [run.view.show(states) for states in way], pixels=400)
     path.write_bytes(to_gif(one_clock({run.settings.process: frames}, times)))

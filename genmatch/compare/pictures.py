@@ -126,7 +126,7 @@ _DRAWN: WeakKeyDictionary[Family, list[Any]] = WeakKeyDictionary()
 def _frames(family: Family, draw: Draw) -> list[Any]:
     # A report is written after each family, and drawing the frames is most of its time.
     if family not in _DRAWN:
-        _DRAWN[family] = animation.draw_frames(draw, list(family.generation["points"]), inches=2.0)
+        _DRAWN[family] = animation.draw_frames(draw, list(family.generation["points"]))
     return _DRAWN[family]
 
 
