@@ -8,6 +8,7 @@ A built-in name is a line of a table below; another package adds its own through
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -60,7 +61,7 @@ class Registry:
         return add
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
+        return installed(self.group, tuple(sys.path))
 
     def names(self) -> list[str]:
         """All names: built-in ones first, in their order."""
@@ -91,6 +92,17 @@ class Registry:
         for name, thing in self._registered.items():
             lines[name] = ((thing.__doc__ or "").strip().split("\n")[0], thing.__module__)
         return lines
+
+
+@functools.cache
+def installed(group: str, places: tuple[str, ...]) -> dict[str, importlib.metadata.EntryPoint]:
+    """The entry points of a group, by name; they are looked for once, as a look takes longer than a step of a sampler.
+
+    Args:
+        group: such as "genmatch.solvers".
+        places: where packages are, `sys.path`: they are looked for again when it has changed.
+    """
+    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
 def load(target: str) -> Any:

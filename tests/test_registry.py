@@ -113,6 +113,15 @@ class Point:
     name, value, dist = "theirs", "genmatch.solvers.general:Euler", None
 
 
+@pytest.fixture
+def looked_again():
+    """Entry points are looked for again, before a test and after it."""
+    registry.installed.cache_clear()
+    yield
+    registry.installed.cache_clear()
+
+
+@pytest.mark.usefixtures("looked_again")
 def test_entry_points_are_names(monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point] if group == "genmatch.solvers" else [])
     assert registry.solvers.names()[-1] == "theirs"
@@ -122,6 +131,7 @@ def test_entry_points_are_names(monkeypatch):
         gm.solvers.register("theirs")(Euler)
 
 
+@pytest.mark.usefixtures("looked_again")
 def test_a_builtin_name_is_not_replaced_by_an_entry_point(monkeypatch):
     class Thief(Point):
         name = "heun"

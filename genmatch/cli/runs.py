@@ -89,7 +89,7 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
     ]
 )
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
-@click.option("--n", type=int, default=64, show_default=True, help="How many samples.")
+@click.option("--n", "-n", type=int, default=64, show_default=True, help="How many samples.")
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
@@ -108,11 +108,14 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
     In a terminal that can, the first samples are shown as well.
     """
     from genmatch.cli.terminal import show
+    from genmatch.engine import is_first_process
     from genmatch.runs import default_file, load_run, sample_run
 
     loaded = load_run(run)
     place = out or default_file(loaded)
     points = sample_run(loaded, place, n=n, steps=steps, solver=solver, seed=seed, label=label, guidance=guidance)
+    if not is_first_process():
+        return
     if not is_quiet():
         show(loaded, points)
     click.echo(f"{n} samples: {place}")
@@ -124,7 +127,7 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("text", default="")
 @click.option("--at", multiple=True, help="What is known, by position: 0:Once,5:upon; positions count tokens (characters) from 0. Repeat for more.")
-@click.option("--n", type=int, default=4, show_default=True, help="How many texts.")
+@click.option("--n", "-n", type=int, default=4, show_default=True, help="How many texts.")
 @click.option("--steps", type=int, default=64, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
@@ -148,7 +151,7 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
 
 @main.command(examples=["genmatch evaluate", "genmatch evaluate runs/mask --n 1000 --draws 32 --json"])
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
-@click.option("--n", type=int, default=256, show_default=True, help="How many test points.")
+@click.option("--n", "-n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")
 @json_option
@@ -157,10 +160,13 @@ def evaluate(run: Path, n: int, draws: int, seed: int, as_json: bool) -> None:
 
     A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
     """
+    from genmatch.engine import is_first_process
     from genmatch.runs import evaluate_run, load_run
 
     loaded = load_run(run)
     found = evaluate_run(loaded, n=n, draws=draws, seed=seed)
+    if not is_first_process():
+        return
     if as_json:
         bits = {"bits_per_coordinate": found.bits_per_coordinate, "bits_error": found.bits_error, "perplexity": found.perplexity}
         told = {"kind": found.kind, "process": found.process, "data": loaded.settings.data, "view": loaded.view.name, "points": len(found.nats)}
