@@ -11,7 +11,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, compare, data, destinations, generators, guidance, hf, nn, paths, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import (
+        checks,
+        compare,
+        data,
+        destinations,
+        generators,
+        guidance,
+        hf,
+        nn,
+        paths,
+        processes,
+        recipes,
+        schedules,
+        solvers,
+        spaces,
+        tensors,
+        testing,
+    )
     from genmatch.checks import check_process, check_solver
     from genmatch.editing import edit
     from genmatch.errors import GenmatchError
@@ -61,6 +78,7 @@ _MODULES = (
     "nn",
     "paths",
     "processes",
+    "recipes",
     "schedules",
     "solvers",
     "spaces",
@@ -98,6 +116,7 @@ __all__ = [
     "oracle",
     "paths",
     "processes",
+    "recipes",
     "sample",
     "schedules",
     "sharpen",
