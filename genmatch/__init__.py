@@ -11,7 +11,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genmatch import checks, compare, data, destinations, generators, guidance, hf, nn, paths, plot, processes, schedules, solvers, spaces, tensors, testing
+    from genmatch import (
+        checks,
+        compare,
+        data,
+        destinations,
+        generators,
+        guidance,
+        hf,
+        nn,
+        paths,
+        plot,
+        processes,
+        recipes,
+        schedules,
+        solvers,
+        spaces,
+        tensors,
+        testing,
+    )
     from genmatch.checks import check_process, check_solver
     from genmatch.editing import edit
     from genmatch.errors import GenmatchError
@@ -63,6 +81,7 @@ _MODULES = (
     "paths",
     "plot",
     "processes",
+    "recipes",
     "schedules",
     "solvers",
     "spaces",
@@ -101,6 +120,7 @@ __all__ = [
     "paths",
     "plot",
     "processes",
+    "recipes",
     "sample",
     "schedules",
     "sharpen",

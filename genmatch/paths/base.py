@@ -108,6 +108,14 @@ class Path(ABC):
         """Whether the noise is independent of the data, on which densities, scores and posteriors rest."""
         return self.coupling.is_independent
 
+    def coupled(self, coupling: Coupling) -> Path:
+        """This path with another coupling. Optional: only for paths that take one.
+
+        Raises:
+            GenmatchError: if this path takes none, or not this one.
+        """
+        raise GenmatchError(f"{self} takes no coupling; a path that does defines `coupled`, as `Gaussian` and `Geodesic` do.")
+
     def require_independent(self, what: str) -> None:
         """For what is true of noise that is independent of the data only.
 
@@ -120,7 +128,7 @@ class Path(ABC):
         if not self.is_independent:
             raise GenmatchError(
                 f"{what} needs noise that is independent of the data, and {self} pairs them: the noise given a data point is not the source's, "
-                "so no density, score or posterior is known; use `gm.Flow` with prediction='velocity', 'data' or 'noise', or no coupling."
+                "so no density, score or posterior is known; use `gm.Flow` with prediction='velocity', 'data' or 'noise', `gm.CTMC` with prediction='posterior', or no coupling."
             )
 
     def sample(self, x1: State, t: Tensor, *, x0: State | None = None, rng: torch.Generator | None = None) -> State:

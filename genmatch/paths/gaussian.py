@@ -61,6 +61,9 @@ class Gaussian(Path):
     def caveats(self) -> Mapping[str, str]:
         return self.schedule.caveats
 
+    def coupled(self, coupling: Coupling) -> Gaussian:
+        return Gaussian(self.space.shape, schedule=self.schedule, dtype=self.space.dtype, coupling=coupling)
+
     def prediction(self, name: str) -> GaussianPrediction:
         """The statistic "velocity", "data", "noise" or "score"."""
         return GaussianPrediction(self, name)

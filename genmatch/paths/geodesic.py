@@ -61,6 +61,9 @@ class Geodesic(Path):
         coupling = "" if self.is_independent else f", coupling={self.coupling}"
         return f"Geodesic({self.space}, schedule={self.schedule}{coupling})"
 
+    def coupled(self, coupling: Coupling) -> Geodesic:
+        return Geodesic(self.space, self.schedule, coupling=coupling)
+
     def prediction(self, name: str) -> Prediction:
         """The tangent velocity, the only statistic whose mean determines the marginal velocity.
 

@@ -19,6 +19,7 @@ Discrete Diffusion Models" (Sun et al., 2023), https://arxiv.org/abs/2211.16750,
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Jump, add_jumps
 from genmatch.generators import Mixture as EitherLaw
 from genmatch.paths.base import check_schedule
+from genmatch.paths.couplings import Coupling, check_coupling
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
 from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
@@ -67,7 +69,20 @@ class Mixture(TokenPath):
         self._draw = _source_draw(self.source_probs, self.space)
 
     def __repr__(self) -> str:
-        return f"Mixture({self.space.shape}, vocab_size={self.space.vocab_size}, source={self._name!r}, schedule={self.schedule})"
+        coupling = "" if self.is_independent else f", coupling={self.coupling}"
+        return f"Mixture({self.space.shape}, vocab_size={self.space.vocab_size}, source={self._name!r}, schedule={self.schedule}{coupling})"
+
+    def coupled(self, coupling: Coupling) -> Mixture:
+        """This path with noise that may tell of the data: given both ends its mixture rates are the same.
+
+        Raises:
+            GenmatchError: if all noise is the same, as with the mask.
+        """
+        if bool((self.source_probs == 1).any(-1).all()):
+            raise GenmatchError(f"all noise of {self} is the same and cannot be paired with data; use source='uniform', or `gm.recipes.distill` for the mask.")
+        path = copy.copy(self)
+        path.coupling = check_coupling(coupling)
+        return path
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -75,7 +90,9 @@ class Mixture(TokenPath):
 
     @property
     def rates(self) -> Mapping[str, Rates]:
-        return {"mixture": MixtureRates(self), "reversal": ReversalRates(self), "corrector": CorrectorRates(self)}
+        mixture: dict[str, Rates] = {"mixture": MixtureRates(self)}
+        # The others renew noise from the source, whatever the data.
+        return mixture | ({"reversal": ReversalRates(self), "corrector": CorrectorRates(self)} if self.is_independent else {})
 
     @property
     def t_end(self) -> float:  # type: ignore[override]
@@ -108,6 +125,7 @@ class Mixture(TokenPath):
             t: times in [0, s], (B,).
             rng: source of randomness.
         """
+        self.require_independent("renewing noise")
         kept = bernoulli(expand(self.schedule.kappa(t) / self.schedule.kappa(s), x), x, rng=rng)
         return torch.where(kept, x, self._source(len(x), rng).to(x.device))
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
+from genmatch.paths.couplings import Coupling
 from genmatch.paths.visits import Visit
 from genmatch.spaces import Space
 from genmatch.tensors import State
@@ -236,6 +237,14 @@ class MarkovProcess(ABC):
             GenmatchError: if this process has no such bound.
         """
         raise GenmatchError(f"{type(self).__name__} defines no `intensity_bound`, which only simulation by thinning needs.")
+
+    def coupled(self, coupling: Coupling) -> MarkovProcess:
+        """This process on the same path with another coupling of noise and data, for `gm.recipes.reflow`. Optional.
+
+        Raises:
+            GenmatchError: if this process needs noise that is independent of the data, or its path takes no such coupling.
+        """
+        raise GenmatchError(f"{type(self).__name__} defines no `coupled`: its noise must be independent of the data.")
 
     def supports(self, ability: str) -> bool:
         """Whether this process defines the optional method `ability`, such as "transition"; `finish` follows from that."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
+from genmatch.paths.couplings import Coupling
 from genmatch.paths.tokens import TokenPath
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
@@ -60,6 +61,8 @@ class CTMC(PosteriorProcess):
             raise unknown("prediction", str(prediction), PREDICTIONS)
         if prediction == "score":
             with_score(path)
+        if prediction != "posterior":
+            path.require_independent(f"a prediction of the {prediction}")
         self.path = path
         self.prediction = prediction
         self.rates = next(iter(path.rates)) if rates is None else rates
@@ -75,6 +78,11 @@ class CTMC(PosteriorProcess):
     def __repr__(self) -> str:
         return f"CTMC({self.path}, prediction={self.prediction!r}, rates={self.rates!r})"
 
+    def coupled(self, coupling: Coupling) -> CTMC:
+        if self.rates != "mixture":
+            raise GenmatchError(f"the {self.rates} rates renew noise from the source, whatever its data; a coupling needs rates='mixture'.")
+        return CTMC(self.path.coupled(coupling), self.prediction, self.rates)
+
     def predict(self, output: Tensor, x: Tensor, t: Tensor, kind: str) -> Tensor:
         """Converts a network's output.
 
@@ -84,6 +92,8 @@ class CTMC(PosteriorProcess):
             t: times in [t_min, 1), (B,).
             kind: "posterior", "cavity" or "score".
         """
+        if kind != self.prediction:
+            self.path.require_independent(f"the {kind}")
         return convert(output, x, t, self.path, self.prediction, kind)
 
     def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -182,7 +192,8 @@ class CTMC(PosteriorProcess):
             "intensity_bound": self._rates.has_bound,
             "redrawing": self._rates.redrawing is not None,
             "masked": self.path.space.mask,
-            "renoise": hasattr(self.path, "renoise"),
+            "renoise": hasattr(self.path, "renoise") and self.path.is_independent,
+            "cavity": self.path.is_independent,
         }
         return known[ability] if ability in known else super().supports(ability)
 

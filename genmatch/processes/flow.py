@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
+from genmatch.paths.couplings import Coupling
 from genmatch.processes.velocity import VelocityProcess
 
 
@@ -39,6 +40,9 @@ class Flow(VelocityProcess):
     def __init__(self, path: Path, prediction: str = "velocity") -> None:
         super().__init__(path, prediction)
         self.kinds = self.meaning.kinds
+
+    def coupled(self, coupling: Coupling) -> Flow:
+        return Flow(self.path.coupled(coupling), self.prediction)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self.meaning.drift(output, x, t)
