@@ -17,7 +17,7 @@ import genmatch as gm
 from genmatch.generators import Drift
 from genmatch.tensors import expand
 
-N, STEPS = size(1500, 200), size(200, 40)
+N, STEPS = size(700, 200), size(120, 40)
 
 
 class Swirl(gm.MarkovProcess):
@@ -43,7 +43,7 @@ print(report)
 claim("identities of generator matching that it breaks", len(report.failures), below=1)
 
 data = gm.data.GaussianMixture(torch.tensor([[1.4, 0.0], [-0.7, 1.2], [-0.7, -1.2]]), torch.full((3,), 0.12)).sample(
-    size(600, 100), rng=torch.Generator().manual_seed(0)
+    size(300, 100), rng=torch.Generator().manual_seed(0)
 )
 times = torch.linspace(0, 1, STEPS + 1)
 noise = path.source(N, rng=torch.Generator().manual_seed(1))
