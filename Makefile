@@ -1,5 +1,6 @@
 # make demo    train and compare six families of processes on real data; the report is runs/demo/report.html
 # make bench   measure genmatch beside its peers
+# make gallery draw the pictures of docs/gallery that are out of date
 # make test    lint, types, layers, all tests, documentation
 #
 # PYTHON picks the interpreter that makes the environment (3.11 or later), VENV where it goes, OUT where the demo writes,
@@ -17,13 +18,14 @@ export PIP_NO_INPUT = 1
 
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs gallery bench clean
 
 help:
 	@echo 'make demo    train and compare processes on real data; writes $(OUT)'
 	@echo 'make test    lint, types, layers, all tests, documentation'
 	@echo 'make lint    ruff, mypy and import-linter only'
 	@echo 'make bench   measure genmatch beside its peers; writes docs/_data, which docs/benchmarks.md shows'
+	@echo 'make gallery draw the pictures of the documentation that are out of date'
 	@echo 'make docs    build the documentation into docs/_build/html'
 	@echo 'make clean   remove what the other targets made, but not $(VENV) and runs/'
 
@@ -69,6 +71,9 @@ docs: $(SETUP_DEV)
 	@echo '== documentation'
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
+
+gallery: $(SETUP_DEV)
+	@$(BIN)/python docs/gallery/make.py
 
 # Benchmarks: each script alone does the same, and writes nothing without --json.
 

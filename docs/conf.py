@@ -27,8 +27,9 @@ extensions = [
     "myst_parser",
     "docstrings",
     "executed",
+    "gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext", "conf.py", "examples", "gallery/make.py", "gallery/picture.py"]
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -100,6 +100,13 @@ def test_gaussian_mixture_posterior_mean_by_quadrature():
         assert float(law.posterior_mean(torch.tensor([[x]], dtype=torch.float64), alpha, sigma)) == pytest.approx(float(exact), abs=1e-9)
 
 
+def test_gaussian_mixture_posterior_mean_at_a_time_for_each_state():
+    law = GaussianMixture(torch.tensor([[-1.0, 0.2], [0.8, 0.0]]), torch.tensor([0.3, 0.25]))
+    x, t = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 0.9, 5, dtype=torch.float64)
+    one_by_one = [law.posterior_mean(x[i : i + 1], float(t[i]), 1 - float(t[i])) for i in range(5)]
+    torch.testing.assert_close(law.posterior_mean(x, t, 1 - t), torch.cat(one_by_one), atol=1e-14, rtol=0)
+
+
 def test_checkerboard_lies_on_dark_squares_evenly():
     law = Checkerboard(squares=4, side=2.0)
     x = law.sample(80_000, rng=torch.Generator().manual_seed(0))

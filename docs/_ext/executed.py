@@ -3,6 +3,7 @@
     ```{executed}
     :show:                   shows the code too
     :parse:                  reads the output as Markdown, not as text
+    :figure: what it shows   shows the matplotlib figure that the code leaves in the name `figure`, with these words for those who do not see it
     print(...)
     ```
 
@@ -10,9 +11,11 @@ Code that raises fails the build. A page's directives share their names, and kno
 folder of the documentation.
 """
 
+import base64
 import contextlib
 import io
 
+import matplotlib
 import torch
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -25,17 +28,28 @@ class Executed(SphinxDirective):
     """Shows the output of its content."""
 
     has_content = True
-    option_spec = {"show": directives.flag, "parse": directives.flag}  # noqa: RUF012 (the type that docutils declares)
+    option_spec = {"show": directives.flag, "parse": directives.flag, "figure": directives.unchanged_required}  # noqa: RUF012 (the type that docutils declares)
 
     def run(self):
         code, printed = "\n".join(self.content), io.StringIO()
+        names = self.env.temp_data.setdefault("executed", {"torch": torch, "gm": gm, "docs": self.env.srcdir})
         with contextlib.redirect_stdout(printed):
-            exec(code, self.env.temp_data.setdefault("executed", {"torch": torch, "gm": gm, "docs": self.env.srcdir}))
+            exec(code, names)
         shown = [_literal(code, "python")] if "show" in self.options else []
+        if "figure" in self.options:
+            shown.append(nodes.image(uri=_data_uri(names.pop("figure")), alt=self.options["figure"]))
         if "parse" in self.options:
             return shown + self.parse_text_to_nodes(printed.getvalue())
         output = printed.getvalue().rstrip()
         return shown + ([nodes.container("", _literal(output, "text"), classes=["executed-output"])] if output else [])
+
+
+def _data_uri(figure):
+    """The figure as SVG within the page, with nothing in it that differs from build to build."""
+    written = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "genmatch"}):
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(written.getvalue()).decode()
 
 
 def _literal(text, language):

@@ -43,18 +43,36 @@ class GaussianMixture:
         """Log density in nats, float64, (B,)."""
         return torch.logsumexp(self._log_joint(x.double(), 1.0, 0.0), -1)
 
-    def posterior_mean(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """E[x1 given alpha x1 + sigma noise = x], float64, (B, d)."""
-        x = x.double()
+    def posterior_mean(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
+        """E[x1 given alpha x1 + sigma noise = x], float64, (B, d): the exact network of a Gaussian path that predicts the data.
+
+        Args:
+            x: states, (B, d).
+            alpha: of the path, a number or one for each state, (B,).
+            sigma: likewise, positive.
+
+        Example:
+            >>> law = GaussianMixture(torch.tensor([[2.0]]), torch.tensor([1.0]))
+            >>> law.posterior_mean(torch.zeros(2, 1), torch.tensor([0.0, 1.0]), 1.0)
+            tensor([[2.],
+                    [1.]], dtype=torch.float64)
+        """
+        x, alpha, sigma = x.double(), _column(alpha), _column(sigma)
         weights = self._log_joint(x, alpha, sigma).softmax(-1)
         gain = alpha * self.stds**2 / (alpha**2 * self.stds**2 + sigma**2)
-        means = self.means + gain.unsqueeze(-1) * (x.unsqueeze(1) - alpha * self.means)
+        means = self.means + gain.unsqueeze(-1) * (x.unsqueeze(1) - alpha.unsqueeze(-1) * self.means)
         return (weights.unsqueeze(-1) * means).sum(1)
 
-    def _log_joint(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
+    def _log_joint(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
+        alpha, sigma = _column(alpha), _column(sigma)
         variance = alpha**2 * self.stds**2 + sigma**2
-        square = ((x.unsqueeze(1) - alpha * self.means) ** 2).sum(-1)
+        square = ((x.unsqueeze(1) - alpha.unsqueeze(-1) * self.means) ** 2).sum(-1)
         return self.weights.log() - square / (2 * variance) - x.shape[1] / 2 * torch.log(2 * math.pi * variance)
+
+
+def _column(value: float | Tensor) -> Tensor:
+    """A number, or one for each of a batch, against the components of a mixture, (1 or B, 1)."""
+    return torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1)
 
 
 class Checkerboard:
