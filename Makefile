@@ -69,7 +69,7 @@ test: lint
 
 docs: $(SETUP_DEV)
 	@echo '== documentation'
-	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
 gallery: $(SETUP_DEV)

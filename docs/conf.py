@@ -22,14 +22,24 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "myst_parser",
     "docstrings",
     "executed",
     "gallery",
+    "references",
 ]
 exclude_patterns = ["_build", "_ext", "conf.py", "examples", "gallery/make.py", "gallery/picture.py"]
+
+# `make docs` is nitpicky: a reference that leads nowhere fails the build. These names belong to others, whose documentation is not at
+# hand where this one is built, which is offline.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|collections\.abc|pathlib|abc|types|numpy|click|matplotlib)\..*"),
+    ("py:class", r"genmatch\.registry\.T"),  # a type variable, which stands for what is registered
+    ("py:class", r"list\[tuple\[int"),  # an annotation that Sphinx cuts at its comma, where a default is no literal
+]
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -14,7 +14,8 @@ The same for any source: with probability k a token takes the ordinary step, and
 prediction leads to is noised to s (k = 1 - sigma_r / (1 - kappa_s) for masks).
 
 Sources: "Remasking Discrete Diffusion Models with Inference-Time Scaling" (Wang et al., 2025), https://arxiv.org/abs/2503.00307;
-"The Diffusion Duality, Chapter II: Psi-Samplers and Efficient Curriculum" (ICLR 2026).
+"The Diffusion Duality, Chapter II: Psi-Samplers and Efficient Curriculum" (Deschenaux et al., ICLR 2026),
+https://arxiv.org/abs/2602.21185.
 """
 
 from __future__ import annotations
