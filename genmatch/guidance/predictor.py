@@ -28,7 +28,7 @@ from genmatch.reprs import arguments
 LogProb = Callable[..., Tensor]
 """A classifier, log_prob(x, t, **condition): log p_t(c given x), (B,), or a table of them, (B, *shape, V)."""
 
-_START = 1e-3
+START = 1e-3
 """Up to here the push of the classifier is that of this time: at t = 0 a score says nothing of the data."""
 
 
@@ -46,7 +46,7 @@ class Classified(torch.nn.Module):
         output, weight = self.model(x, t), torch.where((t >= self.interval[0]) & (t < self.interval[1]), self.scale, 0.0)
         if not bool(weight.any()):
             return output
-        late = t.clamp(min=_START)
+        late = t.clamp(min=START)
         push = weight.reshape(-1, *[1] * (x.dim() - 1)) * self._gradient(x, late, condition)
         return self.process.steered(output, push.to(output.dtype), late)  # type: ignore[attr-defined]
 
