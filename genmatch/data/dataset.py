@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, unknown
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size
 
@@ -128,6 +128,22 @@ class DataSet:
         sizes = {view.name: (batch_size(view.train), batch_size(view.test)) for view in self.views}
         if len(set(sizes.values())) > 1:
             raise GenmatchError(f"the views of {self.name} must have the same split, got {sizes}.")
+
+    def view(self, name: str) -> View:
+        """The view of that name.
+
+        Raises:
+            GenmatchError: if there is none; it names those that there are.
+
+        Example:
+            >>> from genmatch import data
+            >>> data.get("chain").view("tokens").space
+            Categorical(shape=(12,), vocab_size=4, mask=False)
+        """
+        known = {view.name: view for view in self.views}
+        if name not in known:
+            raise unknown(f"view of {self.name}", name, known)
+        return known[name]
 
     @property
     def train(self) -> Tensor:
