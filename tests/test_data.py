@@ -90,6 +90,13 @@ def test_gaussian_mixture_density_integrates_to_one_and_gives_its_moments():
     assert float((x**2).mean()) == pytest.approx(exact_second, rel=0.01)
 
 
+def test_a_view_by_name():
+    data = gm.data.get("checkerboard")
+    assert data.view("levels") is data.views[2]
+    with pytest.raises(GenmatchError, match=r"view of checkerboard `token`; did you mean `tokens`"):
+        data.view("token")
+
+
 def test_gaussian_mixture_posterior_mean_by_quadrature():
     law = GaussianMixture(torch.tensor([[-1.0], [0.8]]), torch.tensor([0.3, 0.25]), torch.tensor([0.4, 0.6]))
     grid = torch.linspace(-5, 5, 20001, dtype=torch.float64)

@@ -17,7 +17,7 @@ import genmatch as gm
 
 N, STEPS = size(3000, 300), size(32, 8)
 
-board, view = gm.data.Checkerboard(), gm.data.get("checkerboard").views[1]
+board, view = gm.data.Checkerboard(), gm.data.get("checkerboard").view("tokens")
 pairs = torch.cartesian_prod(torch.arange(48), torch.arange(48))
 pairs = pairs[board.log_prob(view.decode(pairs)).isfinite()]  # the 1152 dark cells
 process = gm.CTMC(gm.paths.Mixture((2,), vocab_size=48, source="mask"))

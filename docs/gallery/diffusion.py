@@ -17,7 +17,7 @@ import genmatch as gm
 
 DATA, N, STEPS = size(600, 150), size(1000, 300), size(100, 30)
 
-data = gm.data.get("checkerboard").views[0].train[:DATA]
+data = gm.data.get("checkerboard").view("vectors").train[:DATA]
 path = gm.paths.Gaussian((2,))
 levels = {"g = 0: the flow": 0.0, "g² = 2 (1 - t)": 1.0, "g² = 8 (1 - t)": 2.0}
 times = torch.linspace(0, 1, STEPS + 1)

@@ -28,7 +28,7 @@ def train(metrics):
     torch.manual_seed(0)
     process = gm.CTMC(gm.paths.Mixture((12,), vocab_size=4))
     network = gm.nn.MLP(process.space, process.output_shape, width=64, depth=2).double()
-    gm.train(process, network, gm.data.get("chain").views[0].train, steps=STEPS, lr=3e-3, seed=0, metrics=metrics)
+    gm.train(process, network, gm.data.get("chain").view("tokens").train, steps=STEPS, lr=3e-3, seed=0, metrics=metrics)
 
 
 def losses(metrics):

@@ -18,7 +18,7 @@ import genmatch as gm
 STEPS, N, WIDTH = size(1500, 50), size(3000, 300), size(128, 64)
 
 board = gm.data.Checkerboard()
-points = gm.data.get("checkerboard").views[0].train
+points = gm.data.get("checkerboard").view("vectors").train
 torch.manual_seed(0)
 process = gm.Flow(gm.paths.Gaussian((2,)))
 network = gm.nn.MLP(process.space, process.output_shape, width=WIDTH, depth=3)

@@ -6,7 +6,7 @@ $$
 \mathcal L_t = \mathcal L_t^{\text{image}} + \mathcal L_t^{\text{label}}, \qquad \text{each driven by } \mathbb E[\,\cdot \mid X_t^{\text{image}}, X_t^{\text{label}}] .
 $$
 
-Trained once, it draws pairs, images of a label, and labels of an image, by what is clamped.
+Trained once, it draws pairs, images of a label, and labels of an image, by what is clamped. Bold labels are not what the image shows.
 """
 
 import torch
@@ -16,7 +16,7 @@ import genmatch as gm
 
 STEPS, N = size(1500, 60), size(400, 40)
 
-view = gm.data.get("digits+label").views[0]
+view = gm.data.get("digits+label").view("image and label")
 process = gm.Product(image=gm.Flow(gm.paths.Gaussian((1, 8, 8))), label=gm.CTMC(gm.paths.Mixture((1,), vocab_size=10)))
 torch.manual_seed(0)
 network = gm.nn.MLP(process.space, process.output_shape, width=size(256, 64), depth=3)

@@ -16,7 +16,7 @@ import genmatch as gm
 
 N, STEPS = size(1500, 100), size(80, 20)
 
-board, view = gm.data.Checkerboard(), gm.data.get("checkerboard").views[2]
+board, view = gm.data.Checkerboard(), gm.data.get("checkerboard").view("levels")
 cells = torch.cartesian_prod(view.space.levels, view.space.levels).float()
 cells = cells[board.log_prob(cells).isfinite()][:: size(1, 5)]
 process = gm.JumpProcess(gm.paths.Gaussian((2,)), bins=view.space.levels)

@@ -34,7 +34,7 @@ colours = LinearSegmentedColormap.from_list("revealed", [BLUE, ORANGE])
 first = times[known[:, 0].int().argmax(0)]  # when each character of the first sample was revealed
 for row in range(ROWS):
     k = row * STEPS // (ROWS - 1)
-    line = text.write(text.views[0].show(states[k][:1]))[0]
+    line = text.write(text.view("tokens").show(states[k][:1]))[0]
     for place, character in enumerate(line):
         shown = colours(float(first[place])) if character != "·" else "lightgrey"
         axis.text(place, -row, character, family="monospace", fontsize=9, color=shown, ha="center", va="center", parse_math=False)

@@ -16,7 +16,7 @@ import genmatch as gm
 
 DATA, N, STEPS = size(1297, 60), size(16, 4), size(64, 12)
 
-view = gm.data.get("digits").views[1]
+view = gm.data.get("digits").view("tokens")
 data = view.train[:DATA]
 metric = gm.paths.Metric((64,), distance="absolute", vocab_size=17)
 paths = {"uniform": gm.paths.Mixture((64,), vocab_size=17, source="uniform"), "metric": metric}

@@ -63,7 +63,7 @@ claim("distance of the measured order from 3", abs(slopes["kutta-3"] - 3), below
 axis.set(
     xlabel="network calls",
     ylabel="mean error at t = 0.8",
-    xlim=(CALLS[0] * 0.9, CALLS[-1] * 2.6),
+    xlim=(CALLS[0] * 0.9, CALLS[-1] * 4),
 )
 axis.set_xticks(CALLS, [str(calls) for calls in CALLS])
 axis.minorticks_off()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, unknown
 from genmatch.fetching import some
 from genmatch.reprs import described
 from genmatch.spaces import Space
@@ -135,6 +135,22 @@ class DataSet:
 
     def __repr__(self) -> str:
         return f"DataSet({self.name}: {batch_size(self.views[0].train)} training and {batch_size(self.views[0].test)} test points as {', '.join(f'{view.name} in {view.space}' for view in self.views)})"
+
+    def view(self, name: str) -> View:
+        """The view of that name.
+
+        Raises:
+            GenmatchError: if there is none; it names those that there are.
+
+        Example:
+            >>> from genmatch import data
+            >>> data.get("chain").view("tokens").space
+            Categorical(shape=(12,), vocab_size=4, mask=False)
+        """
+        known = {view.name: view for view in self.views}
+        if name not in known:
+            raise unknown(f"view of {self.name}", name, known)
+        return known[name]
 
     @property
     def train(self) -> Tensor:
