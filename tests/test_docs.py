@@ -66,3 +66,13 @@ def test_a_wrong_rate_of_the_worked_example_is_caught(birth):
 
     report = gm.check_process(Forgetful(gm.spaces.Categorical((1,), vocab_size=5)))
     assert "forward-conditional" in {failure.id for failure in report.failures}
+
+
+def test_the_space_and_path_of_the_extension_page_pass_every_check():
+    spec = importlib.util.spec_from_file_location("box", DOCS / "examples" / "box.py")
+    box = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(box)
+    report = gm.check_process(gm.Flow(box.Shrinking(box.Box((2,)))), level="quick")
+    assert report.passed, str(report)
+    assert {"path-samples", "forward-conditional", "forward-marginal", "transition-path"} <= {result.id for result in report.results if result.outcome == "passed"}
+    assert box.corners().train.shape == (800, 2)

@@ -12,7 +12,7 @@ import genmatch as gm
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "genmatch"
 REFERENCE = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "api").glob("*.md")))
-DOCUMENTED = re.findall(r"automodule:: (\S+)$", REFERENCE, re.MULTILINE)
+DOCUMENTED = re.findall(r"automodule:: (\S+)$(?!\n +:no-members:)", REFERENCE, re.MULTILINE)
 SINGLE = set(re.findall(r"auto(?:class|function):: (\S+)$", REFERENCE, re.MULTILINE))
 INSIDE = {
     "genmatch.__main__": "the command line, of which docs/cli.md shows the help",
