@@ -314,15 +314,17 @@ def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model,
 
 
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
-    """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
+    """How likely the first `n` test points are under a run: log p of a flow, and a bound of -log p of everything else.
+
+    The flows of a product are bounded as diffusions with their networks; the result says so.
 
     Raises:
         GenmatchError: if the process has neither, or an argument does not fit.
     """
     test = tree_map(lambda v: v[: positive_integer(n, "n")], run.view.test)
-    if run.process.has_noise:
-        return elbo(run.process, run.model, test, draws=draws, seed=seed)
-    return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
+    if run.process.is_flow:
+        return log_likelihood(run.process, run.model, test, probes=draws, seed=seed)
+    return elbo(run.process.bounded(), run.model, test, draws=draws, seed=seed)
 
 
 def _save_array(path: Path, states: Tensor) -> None:
