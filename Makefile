@@ -77,7 +77,7 @@ gallery: $(SETUP_DEV)
 
 # Benchmarks: each script alone does the same, and writes nothing without --json.
 
-BENCHMARKS := quality_continuous quality_discrete overhead stiff likelihood couplings endpoints
+BENCHMARKS := quality_continuous quality_discrete overhead stiff likelihood couplings endpoints few_step
 
 bench: $(VENV)/.bench-installed
 	@for name in $(BENCHMARKS); do echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py --json docs/_data/$$name.json || exit 1; done

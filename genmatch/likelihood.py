@@ -10,10 +10,13 @@ for every process: the mask and uniform bounds of discrete diffusion, and the va
 network it is the entropy of the data if the process is a time reversal, and more otherwise: bounds of different families, or of
 different rates, are not comparable, so that each carries its name. A flow has a density,
 
-    log p(x1) = log p_0(X_0) - int div u_t(X_t) dt    along the trajectory that ends in x1.
+    log p(x1) = log p_0(X_0) - int div u_t(X_t) dt    along the trajectory that ends in x1,    div u = tr(P Du P),
+
+with P the projection on the directions that the space has at X_t: all of R^d, or those tangent to a manifold.
 
 Sources: "Generator Matching" (Holderrieth et al., 2025), https://arxiv.org/abs/2410.20587; "Score-based Generative Modeling through
-SDEs" (Song et al., 2021), https://arxiv.org/abs/2011.13456, appendix D.2.
+SDEs" (Song et al., 2021), https://arxiv.org/abs/2011.13456, appendix D.2; on manifolds "Riemannian Continuous Normalizing Flows"
+(Mathieu & Nickel, 2020), https://arxiv.org/abs/2006.10605, proposition 2.
 """
 
 from __future__ import annotations
@@ -102,8 +105,8 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats a coordinate); with an upper bound, an upper bound too."""
-        return math.exp(self.mean / self.size)
+        """exp(nats a coordinate); with an upper bound, an upper bound too. Infinite where it is no number of double precision."""
+        return float(torch.tensor(self.mean / self.size, dtype=torch.float64).exp())
 
     @property
     def kind(self) -> str:
@@ -237,7 +240,8 @@ def log_likelihood(
     steps of torchdiffeq's dopri5.
 
     Args:
-        process: a flow on R^d, whose generator is a drift and nothing else.
+        process: a flow, on R^d or on a manifold, whose generator is a drift and nothing else. On a manifold the density refers to the
+            measure of `space.log_volume`.
         model: the network, or `gm.oracle(process, data)`; it must be differentiable.
         x1: data points, (B, *shape).
         probes: random directions a sample that estimate the divergence (Rademacher, fixed along a trajectory); at least 2. By default
@@ -253,7 +257,7 @@ def log_likelihood(
         `log_prob` of each data point, in nats, (B,), with the standard error of the probes.
 
     Raises:
-        GenmatchError: if the process has noise or jumps, or lives on a manifold, or an argument does not fit.
+        GenmatchError: if the process has noise or jumps, or an argument does not fit.
 
     Example:
         >>> import genmatch as gm
@@ -285,12 +289,14 @@ def _back(process: MarkovProcess, predict: Predictor, x1: Tensor, directions: Te
     """X at t_min on the trajectories that end in `x1`, and the integral of e . J e for each direction e, (directions, B)."""
     from torchdiffeq import odeint
 
+    space = process.space
+
     def slope(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         t = time.to(torch.float64).expand(len(x1))
         with torch.enable_grad():
-            x = state[0].detach().requires_grad_()
+            x = space.settle(state[0].detach()).requires_grad_()
             u = velocity_at(process, predict, x, t)
-            parts = [_quadratic_form(u, x, e) for e in directions]
+            parts = [_quadratic_form(u, x, space.project(x.detach(), e)) for e in directions]
         return u.detach(), torch.stack(parts)
 
     times = torch.tensor([end, process.t_min], dtype=torch.float64, device=x1.device)
@@ -303,7 +309,7 @@ def _back(process: MarkovProcess, predict: Predictor, x1: Tensor, directions: Te
             f"the trajectories back from the data cannot be followed ({str(error)[:80]}); a finite data set, as an oracle has, has no density: "
             "lower `t_end`, use float64, or check the network for infinite outputs."
         ) from error
-    return states[-1], -traces[-1]
+    return space.settle(states[-1]), -traces[-1]
 
 
 def _quadratic_form(u: Tensor, x: Tensor, e: Tensor) -> Tensor:
@@ -370,14 +376,14 @@ def _check_noise(process: MarkovProcess) -> None:
 
 def _check_flow(process: MarkovProcess) -> None:
     reasons = {
-        "product": "is a product of processes",
+        "product": "is a product of processes; `gm.elbo` bounds `process.bounded()`, in which diffusions with the same networks take the place of flows",
         "brownian": "has noise, so that no trajectory is the only one to a data point; use `gm.elbo`, or a Flow on the same path with the same network",
-        "jump": "jumps, so that no trajectory is the only one to a data point; use `gm.elbo`",
-        "geodesic drift": "moves on a manifold, where the divergence is that of the manifold, which is not written yet",
+        "jump": "jumps, so that no trajectory is the only one to a data point"
+        + ("; use `gm.elbo`" if process.has_noise else ", and drifts without noise, so that no bound is finite either"),
     }
     for kind, reason in reasons.items():
         if kind in process.kinds:
-            raise GenmatchError(f"{process} {reason}; the log-likelihood is that of a flow on R^d.")
+            raise GenmatchError(f"{process} {reason}; the log-likelihood is that of a flow.")
 
 
 __all__ = ["Likelihood", "elbo", "log_likelihood"]

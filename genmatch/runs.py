@@ -354,7 +354,9 @@ def _asked(run: Run, n: int, label: int | None, guidance: float) -> tuple[Model,
 
 
 def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
-    """How likely the first `n` test points are under a run: a bound where the process has noise, log p where it has none.
+    """How likely the first `n` test points are under a run: log p of a flow, and a bound of -log p of everything else.
+
+    The flows of a product are bounded as diffusions with their networks; the result says so.
 
     The processes of torchrun share the work, and the estimate does not depend on how many there are.
 
@@ -368,10 +370,10 @@ def evaluate_run(run: Run, *, n: int, draws: int, seed: int = 0) -> Likelihood:
 
     def estimate(rows: slice, key: int) -> State:
         some = tree_map(lambda v: v[rows], test)
-        if run.process.has_noise:
-            found.append(elbo(run.process, run.model, some, draws=draws, seed=key))
-        else:
+        if run.process.is_flow:
             found.append(log_likelihood(run.process, run.model, some, probes=draws, seed=key))
+        else:
+            found.append(elbo(run.process.bounded(), run.model, some, draws=draws, seed=key))
         return {"nats": found[-1].nats, "error": found[-1].standard_error}
 
     with engine(device, _PATIENCE) as together:

@@ -1,6 +1,7 @@
 """The benchmarks run beside the real peers, and the results that the documentation shows say what is claimed of them."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHOWN = ("quality_continuous", "quality_discrete", "overhead", "stiff", "likelihood", "couplings", "endpoints")
+SHOWN = ("quality_continuous", "quality_discrete", "overhead", "stiff", "likelihood", "couplings", "endpoints", "few_step")
 
 
 def result(name):
@@ -55,6 +56,22 @@ def test_likelihoods_are_exact_and_their_standard_errors_right():
             assert 0.8 < row["error in standard errors"] < 1.25, row
             n = int(row["divergence"].split()[0])
             assert row["standard error"] * n**0.5 == pytest.approx(probes[0]["standard error"] * 2**0.5, rel=0.1)
+
+
+def test_fewer_steps_do_after_the_recipes():
+    found = result("few_step")
+    first, second, _ = found["flow"]
+    assert second["1 calls"] < 1.1 * second["data"] < 0.25 * first["1 calls"]
+    assert second["straightness"] < 0.01 * first["straightness"]
+    for before, after in itertools.pairwise(found["chain"]):
+        assert after["conditional total correlation, nats"] < before["conditional total correlation, nats"]
+        assert all(after[f"{k} calls"] < before[f"{k} calls"] for k in (1, 2, 4, 8))
+    for before, after in itertools.pairwise(found["codes"]):
+        assert all(after[f"{k} calls"] < before[f"{k} calls"] for k in (1, 2, 4, 8))
+    assert found["codes"][-1]["1 calls"] < 0.02
+    bits = {(row["model"].split(",")[0], row["calls"], "trained" in row["model"]): row["bits under the teacher"] for row in found["text"]}
+    for calls in (1, 2):
+        assert bits["student", calls, False] < min(bits["teacher", calls, False], bits["teacher", calls, True])
 
 
 @pytest.mark.slow

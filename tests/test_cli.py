@@ -58,7 +58,16 @@ def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_
     assert "states.image, states.label; write .safetensors" in refused.output
 
 
-@pytest.mark.parametrize(("process", "data", "kind"), [("mask", "chain", "tight upper bound of CTMC"), ("flow", "tests.plugins:blobs", "exact")])
+@pytest.mark.parametrize(
+    ("process", "data", "kind"),
+    [
+        ("mask", "chain", "tight upper bound of CTMC"),
+        ("flow", "tests.plugins:blobs", "exact"),
+        ("diffusion", "tests.plugins:blobs", "tight upper bound of Diffusion"),
+        ("product", "digits+label", "tight upper bound of Product(image=Diffusion"),
+        ("geodesic", "airports", "exact"),
+    ],
+)
 def test_evaluate_prints_the_likelihood_and_its_kind(tmp_path, process, data, kind):
     run("train", "--process", process, "--data", data, "--out", tmp_path / "run", *SMALL)
     result = run("evaluate", tmp_path / "run", "--n", 8, "--draws", 4)

@@ -356,7 +356,7 @@ def ideal(process, data):
         (lambda: gm.elbo(gm.Product(a=FLOW, b=DIFFUSION), None, {"a": POINTS, "b": POINTS}), "moves without noise"),
         (lambda: gm.log_likelihood(DIFFUSION, ideal(DIFFUSION, POINTS), POINTS), "has noise"),
         (lambda: gm.log_likelihood(MASK, ideal(MASK, TOKENS), TOKENS), "jumps"),
-        (lambda: gm.log_likelihood(gm.Flow(gm.paths.Geodesic(gm.spaces.Sphere(2))), None, None), "on a manifold"),
+        (lambda: gm.log_likelihood(gm.Product(a=FLOW, b=MASK), None, None), "`process.bounded"),
         (lambda: gm.elbo(MASK, ideal(MASK, TOKENS), TOKENS + 3), "tokens 0 to 2"),
         (lambda: gm.elbo(MASK, ideal(MASK, TOKENS), TOKENS, draws=1), "at least 2"),
         (lambda: gm.elbo(MASK, ideal(MASK, TOKENS), TOKENS, draws=2.5), "positive integer"),

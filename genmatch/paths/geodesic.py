@@ -83,6 +83,9 @@ class Geodesic(Path):
         """The tangent velocity w_t log_x(x1) at states `x` and times `t` in [0, 1), (B, *shape)."""
         return expand(self.schedule.rate(t), x) * self.space.log(x, x1)
 
+    def source_log_prob(self, x: Tensor) -> Tensor:
+        return torch.full((len(x),), -self.space.log_volume, dtype=torch.float64, device=x.device)
+
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
         return self.space.random(n, rng=rng)
 

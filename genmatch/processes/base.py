@@ -147,6 +147,21 @@ class MarkovProcess(ABC):
         return "brownian" in self.kinds or not any("drift" in kind for kind in self.kinds)
 
     @property
+    def is_flow(self) -> bool:
+        """Whether nothing but a drift moves the states, so that one trajectory leads to each data point."""
+        return all("drift" in kind for kind in self.kinds)
+
+    def bounded(self) -> MarkovProcess:
+        """The process on the same path and for the same network whose likelihood has a bound: itself, if it has noise. Optional.
+
+        Raises:
+            GenmatchError: if it has none.
+        """
+        if self.has_noise:
+            return self
+        raise GenmatchError(f"{self} drifts without noise, and no process with noise is known that follows its path with the same network.")
+
+    @property
     def bound(self) -> str:
         """Whose likelihood `kl_rate` bounds: the family with its rates or its noise."""
         return repr(self)

@@ -15,6 +15,8 @@ from torch import Tensor
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.paths.couplings import Coupling
+from genmatch.processes.base import MarkovProcess
+from genmatch.processes.diffusion import Diffusion
 from genmatch.processes.velocity import VelocityProcess
 
 
@@ -43,6 +45,10 @@ class Flow(VelocityProcess):
 
     def coupled(self, coupling: Coupling) -> Flow:
         return Flow(self.path.coupled(coupling), self.prediction)
+
+    def bounded(self) -> MarkovProcess:
+        """A diffusion: one network serves every level of noise. On a Gaussian path."""
+        return Diffusion(self.path, prediction=self.prediction)
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         return self.meaning.drift(output, x, t)

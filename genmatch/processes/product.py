@@ -99,6 +99,9 @@ class Product(MarkovProcess):
     def has_noise(self) -> bool:
         return all(part.has_noise for part in self.parts.values())
 
+    def bounded(self) -> MarkovProcess:
+        return Product(**{name: part.bounded() for name, part in self.parts.items()})
+
     @property
     def bound(self) -> str:
         return f"Product({', '.join(f'{name}={part.bound}' for name, part in self.parts.items())})"
