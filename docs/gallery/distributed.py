@@ -51,7 +51,7 @@ def main():
     above.plot(two, color=ORANGE, linewidth=0.8, label="two processes")
     above.set(ylabel="loss a token, nats")
     above.legend(frameon=False, fontsize=8)
-    below.semilogy((one - two).abs().clamp(min=1e-18), color="black", linewidth=0.8)
+    below.semilogy((one - two).abs().clamp(min=1e-18), ".", color="black", markersize=2)
     below.set(xlabel="step", ylabel="difference", ylim=(1e-18, 1e-8))
     save(figure)
 
