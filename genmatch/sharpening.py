@@ -20,7 +20,13 @@ from genmatch.models import Model
 
 
 class Sharpened(torch.nn.Module):
-    """A model of tokens with sharper logits. Built by `sharpen`."""
+    """A model of tokens with sharper logits. Built by `sharpen`.
+
+    Args:
+        model: returns logits.
+        temperature: logits are divided by it.
+        top_p: share of the probability that is kept.
+    """
 
     def __init__(self, model: Model, temperature: float, top_p: float) -> None:
         super().__init__()

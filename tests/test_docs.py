@@ -74,5 +74,7 @@ def test_the_space_and_path_of_the_extension_page_pass_every_check():
     spec.loader.exec_module(box)
     report = gm.check_process(gm.Flow(box.Shrinking(box.Box((2,)))), level="quick")
     assert report.passed, str(report)
-    assert {"path-samples", "forward-conditional", "forward-marginal", "transition-path"} <= {result.id for result in report.results if result.outcome == "passed"}
+    assert {"path-samples", "forward-conditional", "forward-marginal", "transition-path"} <= {
+        result.id for result in report.results if result.outcome == "passed"
+    }
     assert box.corners().train.shape == (800, 2)

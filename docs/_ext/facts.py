@@ -65,8 +65,10 @@ def frequencies(process, points, weights, names, *, steps=(4, 16, 64), n=4000, s
             row.append(f"{max(float((shares - weights).abs().sum() / 2), missed):.3f}")
         print(f"| `{name}` | " + " | ".join(row) + " |")
     noise = float((weights * (1 - weights) / n).sqrt().sum() / 2)
-    print(f"\nThe larger of two figures: the total variation between the frequencies of {len(points)} data points and theirs in {n} samples, of which about "
-          f"{noise:.3f} is the noise of drawing; and the share of samples more than 0.1 from any data point. The network is exact.")
+    print(
+        f"\nThe larger of two figures: the total variation between the frequencies of {len(points)} data points and theirs in {n} samples, of which about "
+        f"{noise:.3f} is the noise of drawing; and the share of samples more than 0.1 from any data point. The network is exact."
+    )
 
 
 def references(*modules):

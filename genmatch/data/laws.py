@@ -18,6 +18,9 @@ class GaussianMixture:
         means: (K, d).
         stds: (K,).
         weights: (K,), equal by default.
+
+    Raises:
+        GenmatchError: if the shapes do not fit.
     """
 
     def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None) -> None:
@@ -60,6 +63,9 @@ class Checkerboard:
     Args:
         squares: squares a row, even.
         side: half the width of the board.
+
+    Raises:
+        GenmatchError: if `squares` is odd or less than 2.
     """
 
     def __init__(self, squares: int = 4, side: float = 2.0) -> None:
@@ -88,6 +94,9 @@ class MarkovChain:
     Args:
         transition: probabilities of the next token, rows = present token, (V, V).
         length: tokens a sequence.
+
+    Raises:
+        GenmatchError: if `transition` is not square, or its rows do not sum to 1.
     """
 
     def __init__(self, transition: Tensor, length: int) -> None:

@@ -43,6 +43,7 @@ class Transformer(nn.Module):
         timed: whether the network is told the time; by default unless the states have a mask. A masked state says by itself how far it is, and a network that knows
             nothing else is declared `time_free`: what it said of a state need not be computed twice.
         causal: makes the output at a position depend on the tokens before it only, and not on the time, for `Autoregressive`.
+        condition_width: numbers of a condition that is a vector.
 
     Raises:
         GenmatchError: for a space of a kind of its own, if the output shape does not give each position the same number of
