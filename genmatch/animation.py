@@ -24,7 +24,14 @@ _INK, _SOFT, _ACCENT = "#1c2430", "#dde3ea", "#0072b2"
 
 
 def require_plotting(what: str = "a picture", packages: Sequence[str] = ("matplotlib",)) -> None:
-    """Raises `GenmatchError` unless the packages that draw are installed."""
+    """Raises `GenmatchError` unless the packages that draw are installed.
+
+    Args:
+        what: what needs them, for the message.
+
+    Raises:
+        GenmatchError: if they are not.
+    """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise GenmatchError(
@@ -94,7 +101,13 @@ def one_clock(panels: Mapping[str, Sequence[Any]], times: Sequence[float], colum
 
 
 def film_strip(panels: Mapping[str, Sequence[Any]], times: Sequence[float], shown: int = 6) -> Any:
-    """The same as a still: a row a panel, with `shown` of the times from left to right."""
+    """The same as a still: a row a panel, with `shown` of the times from left to right.
+
+    Args:
+        panels: for each panel by title its frames, one for each time.
+        times: the times of the frames.
+        shown: how many of them.
+    """
     from PIL import Image, ImageDraw
 
     chosen = [round(i * (len(times) - 1) / (shown - 1)) for i in range(shown)]

@@ -89,6 +89,10 @@ def writing(root: Path, step: int) -> Iterator[None]:
 
     Raises:
         GenmatchError: in the place of an `OSError`.
+
+    Args:
+        root: folder of the run's checkpoints.
+        step: optimiser steps done.
     """
     try:
         yield
@@ -98,12 +102,22 @@ def writing(root: Path, step: int) -> Iterator[None]:
 
 
 def hidden(root: Path, step: int) -> Path:
-    """Where the files of a checkpoint are until all are written; the same for each process of a run."""
+    """Where the files of a checkpoint are until all are written; the same for each process of a run.
+
+    Args:
+        root: folder of the run's checkpoints.
+        step: optimiser steps done.
+    """
     return root / f"{_HIDDEN[0]}step-{step:08d}"
 
 
 def begin(root: Path, step: int) -> Path:
-    """Makes the folder in which the files of a checkpoint are written, and returns it."""
+    """Makes the folder in which the files of a checkpoint are written, and returns it.
+
+    Args:
+        root: folder of the run's checkpoints.
+        step: optimiser steps done.
+    """
     part = hidden(root, step)
     os.mkdir(part)
     return part
@@ -119,7 +133,15 @@ def write(path: Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def seal(part: Path, step: int, listed: Mapping[str, Any], info: Mapping[str, Any], *, keep: int) -> Path:
-    """Makes a checkpoint of the folder in which its files are: manifest, sync, rename; and removes all but the newest `keep`."""
+    """Makes a checkpoint of the folder in which its files are: manifest, sync, rename; and removes all but the newest `keep`.
+
+    Args:
+        part: the folder that `begin` made.
+        step: optimiser steps done.
+        listed: what `write` returned of each file, by name.
+        info: what the manifest says of the run.
+        keep: how many checkpoints stay.
+    """
     root, final = part.parent, part.with_name(f"step-{step:08d}")
     manifest = {"format": FORMAT if set(listed) == _WHOLE else SHARDED, "step": step, "info": dict(info), "versions": _versions(), "files": dict(listed)}
     _write(part / "manifest.json", (json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1) + "\n").encode())

@@ -50,6 +50,9 @@ class Categorical(Destination):
     Args:
         logits: unnormalised log probabilities, (B, *shape, K).
 
+    Raises:
+        GenmatchError: if `logits` are not floating.
+
     Example:
         >>> Categorical(torch.tensor([[[0.0, 0.0]]])).mass(torch.tensor([[[0, 1, 2]]]))
         tensor([[[0.5000, 0.5000, 0.0000]]])

@@ -44,7 +44,14 @@ def rng(seed: int, purpose: str, step: int, device: torch.device | str = "cpu") 
 
 @contextmanager
 def globally(seed: int, purpose: str, step: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds torch's global generators for the time of a block: for dropout and for data sets that draw, which ask nobody."""
+    """Seeds torch's global generators for the time of a block: for dropout and for data sets that draw, which ask nobody.
+
+    Args:
+        seed: of the run.
+        purpose: what is drawn, such as "dropout".
+        step: optimiser steps done.
+        device: whose generator is seeded too.
+    """
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key(seed, purpose, step))

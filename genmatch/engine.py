@@ -61,7 +61,11 @@ class Engine(ABC):
 
     @contextmanager
     def watching(self, doing: str) -> Iterator[None]:
-        """Says that others were lost if they were, in a block in which processes may wait for each other."""
+        """Says that others were lost if they were, in a block in which processes may wait for each other.
+
+        Raises:
+            GenmatchError: if another process was lost meanwhile.
+        """
         yield
 
     def backward(self, loss: Tensor) -> None:
@@ -73,11 +77,23 @@ class Engine(ABC):
 
         Raises:
             GenmatchError: on every process, if it cannot be written.
+
+        Args:
+            root: folder of the run's checkpoints.
+            step: optimiser steps done.
+            files: tensors by name, for each file.
+            info: what the manifest says of the run.
+            keep: how many checkpoints stay.
         """
         self.first(lambda: checkpoints.save(root, step, files, info, keep=keep), "saving")
 
     def first(self, action: Callable[[], Any], what: str) -> None:
-        """Does something on the first process only, and raises on every one if that fails."""
+        """Does something on the first process only, and raises on every one if that fails.
+
+        Args:
+            action: what to do.
+            what: its name, for the message.
+        """
         error = None
         if self.is_first:
             try:
@@ -111,6 +127,10 @@ class Engine(ABC):
 
         Raises:
             GenmatchError: if another process failed; the error itself, if this one did.
+
+        Args:
+            error: that of this process, or None.
+            what: what was tried, for the message.
         """
         failed = self.gather(torch.tensor(float(error is not None)))
         if error is not None:

@@ -29,6 +29,11 @@ class Unfinished(GenmatchError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
     """The error for a name that nobody registered; it lists the near names, or all of them.
 
+    Args:
+        kind: what the name should be one of, in the singular.
+        name: the name that was given.
+        known: the names that there are.
+
     Example:
         >>> print(unknown("solver", "hune", ["euler", "heun"]))
         unknown solver `hune`; did you mean `heun`? Known: euler, heun.

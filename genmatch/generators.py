@@ -258,7 +258,7 @@ class Jump(Generator):
                 yield y.view_as(x), rates[:, j, v]
 
     def kl_to(self, other: Jump, x: Tensor) -> Tensor:
-        """Generalised Kullback-Leibler divergence of the rates, sum over y != x of a log(a / b) - a + b, shape (B,)."""
+        """Generalised Kullback-Leibler divergence of the rates a from b, those of `other`: sum over y != x of a log(a / b) - a + b, shape (B,)."""
         values, weights = self.destination.atoms()
         values = values.expand(*x.shape, values.shape[-1])
         flow = self.intensity.unsqueeze(-1) * weights.expand(values.shape)
@@ -273,7 +273,7 @@ class Jump(Generator):
 class Sum(Generator):
     """The sum of drifts, Brownian parts and jumps of one state: all act at the same time.
 
-    Terms of a kind are merged, so that at most one of each is left. Built by `L1 + L2`.
+    Terms of a kind are merged, so that at most one of each is left. Built by `L1 + L2`; raises `GenmatchError` for products of modalities.
     """
 
     def __init__(self, *terms: Generator) -> None:

@@ -147,6 +147,7 @@ class Vocabulary(Tokeniser):
         return torch.tensor([self._index[number] for number in numbers], dtype=torch.int64)
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
+        """The text of tokens. Raises `GenmatchError` for tokens outside the vocabulary, or the mask."""
         places = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
         if wrong := [place for place in places if not 0 <= place < self.vocab_size]:
             raise GenmatchError(

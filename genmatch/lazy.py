@@ -60,7 +60,11 @@ class Reader:
         return output
 
     def run(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """What the network knows of the samples with a True in `rows`: their features, or their outputs."""
+        """What the network knows of the samples with a True in `rows`: their features, or their outputs.
+
+        Raises:
+            GenmatchError: if the features do not have one row a token.
+        """
         if self.calls is None:
             self.calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.calls += rows
@@ -93,7 +97,13 @@ class Reader:
 
 
 class Lazy(Indexed):
-    """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `Reader.read`."""
+    """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `Reader.read`.
+
+    Args:
+        reader: runs the network.
+        x: states, (B, *shape).
+        t: times, (B,).
+    """
 
     def __init__(self, reader: Reader, x: Tensor, t: Tensor) -> None:
         self._reader, self._x, self._t = reader, x, t

@@ -29,7 +29,11 @@ _CHUNK = 2**24
 
 
 class Oracle(torch.nn.Module):
-    """The network that training approaches: the exact posterior mean over a finite data set. Built by `oracle`."""
+    """The network that training approaches: the exact posterior mean over a finite data set. Built by `oracle`.
+
+    Raises:
+        GenmatchError: if the data or weights do not fit, or the path has no density or a coupling.
+    """
 
     def __init__(self, process: MarkovProcess, data: Any, weights: Tensor | None = None) -> None:
         super().__init__()

@@ -56,7 +56,11 @@ class Objective(ABC):
 
     @abstractmethod
     def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
-        """Times and states for a whole batch of data points, within which times are spread evenly and couplings make their pairs."""
+        """Times and states for a whole batch of data points, within which times are spread evenly and couplings make their pairs.
+
+        Raises:
+            GenmatchError: if the process has no such loss.
+        """
 
     @abstractmethod
     def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:

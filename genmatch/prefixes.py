@@ -82,7 +82,13 @@ class PrefixReader:
 
 
 class Prefixed(Indexed):
-    """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `PrefixReader.read`."""
+    """An output that is read as `output[mask]`, with a mask of its shape without the last axis. Made by `PrefixReader.read`.
+
+    Args:
+        reader: runs the network.
+        x: states, (B, L).
+        t: times, (B,).
+    """
 
     def __init__(self, reader: PrefixReader, x: Tensor, t: Tensor) -> None:
         self._reader, self._x, self._t = reader, x, t

@@ -248,12 +248,22 @@ class _Draw:
 
 
 def times_for(process: MarkovProcess, steps: int, grid: str | Grid) -> Tensor:
-    """The grid of that name, in the clock of the process's schedule where it has one."""
+    """The grid of that name, in the clock of the process's schedule where it has one.
+
+    Args:
+        process: what is simulated.
+        steps: of the grid.
+        grid: its name, or a function of `steps`.
+    """
     return time_grid(steps, grid, getattr(process.path, "schedule", None))
 
 
 def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None = None) -> torch.Generator:
-    """The given generator, or a new one on `device` from `seed`, or from fresh entropy for None."""
+    """The given generator, or a new one on `device` from `seed`, or from fresh entropy for None.
+
+    Raises:
+        GenmatchError: if `seed` is not an integer, or both are given.
+    """
     if rng is not None:
         if seed is not None:
             raise GenmatchError("pass `seed` or `rng`, not both.")

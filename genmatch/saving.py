@@ -38,6 +38,10 @@ class Saver:
 
         Raises:
             GenmatchError: if the folder cannot be written to, holds checkpoints of another run, or none that is whole.
+
+        Args:
+            state: of the training; loaded in place.
+            together: the processes of the run.
         """
         if self.root is None:
             return
@@ -66,6 +70,10 @@ class Saver:
 
         Raises:
             GenmatchError: if it cannot be written; those before it stay.
+
+        Args:
+            state: of the training.
+            together: the processes of the run.
         """
         if self.root is None or state.step == self._saved:
             return

@@ -21,7 +21,13 @@ from genmatch.reprs import arguments
 
 
 class Sharpened(torch.nn.Module):
-    """A model of tokens with sharper logits. Built by `sharpen`."""
+    """A model of tokens with sharper logits. Built by `sharpen`.
+
+    Args:
+        model: returns logits.
+        temperature: logits are divided by it.
+        top_p: share of the probability that is kept.
+    """
 
     extra_repr = arguments
 

@@ -89,7 +89,12 @@ def check_times(t: Tensor, n: int, name: str = "t") -> Tensor:
 
 
 def uniforms(like: Tensor, *, rng: torch.Generator | None) -> Tensor:
-    """A number in [0, 1) for each coordinate, float64: float32 ones are wrong by 1 % for a probability of 1e-6."""
+    """A number in [0, 1) for each coordinate, float64: float32 ones are wrong by 1 % for a probability of 1e-6.
+
+    Args:
+        like: a tensor of the shape and on the device of the numbers.
+        rng: source of randomness.
+    """
     return uniform(like.shape, dtype=torch.float64, device=like.device, rng=rng)
 
 

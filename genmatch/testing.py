@@ -26,6 +26,9 @@ class BoundCheck:
         id: of the check, one of `genmatch.checks.CHECKS`.
         seed: of its draws.
         level: "full" or "quick".
+
+    Raises:
+        GenmatchError: if there is no such check or level.
     """
 
     def __init__(self, id: str, seed: int, level: str) -> None:

@@ -169,7 +169,16 @@ def loss_on(
 
 
 def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Pair, *, seed: int = 0, size: int = 1024, objective: Objective = divergence) -> float:
-    """The loss on held-out data at times and noise that are the same at every call with this `seed`."""
+    """The loss on held-out data at times and noise that are the same at every call with this `seed`.
+
+    Args:
+        process: what is trained.
+        model: the network.
+        data: data points and their conditions.
+        seed: of times and noise.
+        size: data points at a time.
+        objective: whose loss it is.
+    """
     x1, condition = data
     rng = torch.Generator(device_of(model)).manual_seed(seed)
     n = batch_size(x1)

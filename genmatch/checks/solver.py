@@ -81,7 +81,14 @@ class Toy(ABC):
         """`n` independent draws from p_t: their error is what noise alone makes."""
 
     def run(self, solver: Solver, steps: int, n: int, seed: int) -> Run:
-        """Simulates from the start to the end of the toy's interval."""
+        """Simulates from the start to the end of the toy's interval.
+
+        Args:
+            solver: what is measured.
+            steps: of the grid from 0 to the latest time.
+            n: how many samples.
+            seed: of them.
+        """
         times = torch.linspace(_START, _END, steps + 1, dtype=torch.float64)
         return simulate(self.process, self.model, self.states(_START, n), times, solver=solver, rng=torch.Generator().manual_seed(seed))
 
@@ -125,7 +132,11 @@ def _quantiles(t: float, n: int) -> Tensor:
 
 
 class Tokens(Toy):
-    """Two tokens of three, all nine words possible, seen by their frequencies."""
+    """Two tokens of three, all nine words possible, seen by their frequencies.
+
+    Args:
+        source: of the mixture path.
+    """
 
     def __init__(self, source: str) -> None:
         self.name = f"ctmc, {source}"

@@ -70,7 +70,12 @@ require_report = partial(require_plotting, "a report", ("matplotlib", "jinja2"))
 
 
 def write_report(study: Study, out: Path) -> Path:
-    """Writes report.html and its pictures to `out`; returns the path of the page."""
+    """Writes report.html and its pictures to `out`; returns the path of the page.
+
+    Args:
+        study: what is reported.
+        out: a folder.
+    """
     require_report()
     images = {f"{name}.png": draw(study) for name, draw in PICTURES.items()}
     images["generation.gif"], images["generation.png"] = pictures.generation(study)
@@ -87,7 +92,12 @@ def table_html(study: Study) -> str:
 
 
 def sentence(line: Line, study: Study) -> str:
-    """What one should know of a family, after its name."""
+    """What one should know of a family, after its name.
+
+    Args:
+        line: the family's results.
+        study: those of all.
+    """
     form = "{:.2f}"
     seeds = f" (mean of {len(line.seeds)} seeds)" if len(line.seeds) > 1 else ""
     best = line.over_floor().value
@@ -104,6 +114,10 @@ def sentence(line: Line, study: Study) -> str:
 
 def command(plan: Plan, out: str) -> str:
     """The command that makes a comparison again.
+
+    Args:
+        plan: of the comparison.
+        out: where it writes.
 
     Example:
         >>> command(Plan(data="chain", processes=("mask",), nfe=(2, 4)), "runs/chain")

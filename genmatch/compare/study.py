@@ -66,6 +66,10 @@ class Estimate:
 def estimate(values: Sequence[float], errors: Sequence[float | None]) -> Estimate:
     """The mean of one value a run with its interval; the standard error counts where there is one run only.
 
+    Args:
+        values: one of each run.
+        errors: their standard errors, or None where there is none.
+
     Example:
         >>> estimate([1.0], [0.1]).half
         0.196
@@ -118,7 +122,12 @@ class Line:
         return [next(row for row in family.rows if row["nfe"] == nfe) for family in self.families]
 
     def figure(self, key: str, nfe: int | None = None) -> Estimate:
-        """A figure at a budget, the best by default."""
+        """A figure at a budget, the best by default.
+
+        Args:
+            key: its name in results.json.
+            nfe: network calls; the best budget if None.
+        """
         rows = self.rows(self.best if nfe is None else nfe)
         return estimate([row[key] for row in rows], [row.get(f"{key}_error") for row in rows])
 
@@ -178,7 +187,13 @@ class Study:
         return [name for one in self.comparisons for name in one.planned[len(one.families) :]]
 
     def winners(self, key: str, of: Callable[[Line], Estimate], better: int) -> set[str]:
-        """The line with the best figure, if it differs from every other one; `better` is 1 where more is better, -1 where less is."""
+        """The line with the best figure, if it differs from every other one; `better` is 1 where more is better, -1 where less is.
+
+        Args:
+            key: name of the figure.
+            of: the figure of a line.
+            better: 1 where more is better, -1 where less is, 0 where neither is.
+        """
         lines = [line for line in self.lines if key in line.rows(line.best)[0]]
         if better == 0 or len(lines) < 2:
             return set()

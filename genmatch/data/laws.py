@@ -19,6 +19,9 @@ class GaussianMixture:
         means: (K, d).
         stds: (K,).
         weights: (K,), equal by default.
+
+    Raises:
+        GenmatchError: if the shapes do not fit.
     """
 
     __repr__ = described
@@ -81,6 +84,9 @@ class Checkerboard:
     Args:
         squares: squares a row, even.
         side: half the width of the board.
+
+    Raises:
+        GenmatchError: if `squares` is odd or less than 2.
     """
 
     __repr__ = described
@@ -111,6 +117,9 @@ class MarkovChain:
     Args:
         transition: probabilities of the next token, rows = present token, (V, V).
         length: tokens a sequence.
+
+    Raises:
+        GenmatchError: if `transition` is not square, or its rows do not sum to 1.
     """
 
     __repr__ = described

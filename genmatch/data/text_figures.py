@@ -19,7 +19,12 @@ _NGRAM = 4
 
 
 def figures(code: Tokeniser, corpus: str) -> tuple[Figure, ...]:
-    """The figures of windows of text, given the tokeniser and the training text."""
+    """The figures of windows of text, given the tokeniser and the training text.
+
+    Args:
+        code: the tokeniser.
+        corpus: the training text.
+    """
     known = set(re.findall(r"[\w']+", corpus.lower()))
     spans = {corpus[i : i + _COPIED] for i in range(len(corpus) - _COPIED + 1)}
 
@@ -66,6 +71,10 @@ def distinct(points: Tensor) -> float:
 def share_known(texts: list[str], known: set[str]) -> float:
     """Share of whole words that are in `known`; 0 if there is no word.
 
+    Args:
+        texts: what is read.
+        known: words, in lower case.
+
     Example:
         >>> share_known([" to be orr not "], {"to", "be", "or", "not"})
         0.75
@@ -81,7 +90,12 @@ def share_copied(texts: list[str], spans: set[str]) -> float:
 
 
 def pairs(train: Tensor, count: int = 64) -> Features:
-    """How often the `count` commonest pairs of neighbouring tokens of the training windows occur in a window."""
+    """How often the `count` commonest pairs of neighbouring tokens of the training windows occur in a window.
+
+    Args:
+        train: windows of tokens, (N, L).
+        count: how many pairs.
+    """
     size = int(train.max()) + 1
     found, times = (train[:, :-1] * size + train[:, 1:]).unique(return_counts=True)
     common = found[times.topk(min(count, len(times))).indices]

@@ -172,7 +172,15 @@ class BPE(Tokeniser):
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> BPE:
-        """Learns `vocab_size` tokens, of which 256 are the bytes."""
+        """Learns `vocab_size` tokens, of which 256 are the bytes.
+
+        Args:
+            text: what to learn from.
+            vocab_size: number of tokens, at least 256.
+
+        Raises:
+            GenmatchError: if `vocab_size` is less than 256.
+        """
         if positive_integer(vocab_size, "vocab_size") < 256:
             raise GenmatchError(f"`vocab_size` of byte-pair encoding must be at least 256, one for each byte, got {vocab_size}.")
         library = _tokenizers()

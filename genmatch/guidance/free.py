@@ -33,7 +33,15 @@ Without = Callable[[State, dict[str, Any]], tuple[State, dict[str, Any]]]
 
 
 class ClassifierFree(torch.nn.Module):
-    """A model that is guided by what it says without the condition. Built by `classifier_free`."""
+    """A model that is guided by what it says without the condition. Built by `classifier_free`.
+
+    Args:
+        model: the network.
+        scale: w; 1 is the condition, 0 none.
+        without: what the call without a condition gets.
+        interval: the times at which guidance acts.
+        rescale: share in which the result is brought back to the size of the conditional output.
+    """
 
     extra_repr = arguments
 
@@ -140,7 +148,15 @@ def classifier_free(model: Model, scale: float = 2.0, null: Any = None, *, inter
 
 
 def without(model: Model, null: Any) -> Without:
-    """What the call without a condition gets, from what a user says of it; see `classifier_free`."""
+    """What the call without a condition gets, from what a user says of it; see `classifier_free`.
+
+    Args:
+        model: a network, which may declare `null`.
+        null: what stands for no condition; that of the model if None.
+
+    Raises:
+        GenmatchError: if `null` stands in for a condition that is not given.
+    """
     null = null_of(model) if null is None else null
     if null is None:
         return lambda x, condition: (x, {})
@@ -158,7 +174,12 @@ def without(model: Model, null: Any) -> Without:
 
 
 def like(value: Any, given: Any) -> Any:
-    """A value in the shape, the precision and the place of a condition."""
+    """A value in the shape, the precision and the place of a condition.
+
+    Args:
+        value: a number or a tensor.
+        given: the condition whose place it takes.
+    """
     return torch.as_tensor(value).to(given).expand_as(given) if isinstance(given, Tensor) else value
 
 

@@ -45,6 +45,7 @@ class GuidedRates(MarkovProcess):
         return f"{type(self).__name__}({self.base}, scale={self.scale:g})"
 
     def target(self, x: Tensor, t: Tensor, x1: Tensor, *, x0: Tensor | None = None) -> Tensor:
+        """Raises `GenmatchError`: guided rates are for sampling, and the network is trained on the process that they guide."""
         raise GenmatchError(f"{self} is for sampling: its rates are not affine in what a network predicts; train the network on {self.base}.")
 
     @abstractmethod
@@ -71,7 +72,11 @@ def _jumps(intensity: Tensor, log_rates: Tensor) -> Jump:
 
 
 class ClassifierRates(GuidedRates):
-    """Doob's transform of a jump process of tokens. Built by `classifier_rates`."""
+    """Doob's transform of a jump process of tokens. Built by `classifier_rates`.
+
+    Args:
+        size: states that the classifier is asked of at a time.
+    """
 
     def __init__(self, process: MarkovProcess, log_prob: StateLogProb, scale: float, size: int) -> None:
         super().__init__(process, scale)

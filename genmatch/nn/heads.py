@@ -72,7 +72,11 @@ class VectorHead(nn.Module):
 
 
 class PositionHead(nn.Module):
-    """One output of one vector a position, by a linear map of each position alone; zero at first."""
+    """One output of one vector a position, by a linear map of each position alone; zero at first.
+
+    Raises:
+        GenmatchError: if `output_shape` does not begin with the shape of the space.
+    """
 
     def __init__(self, space: Space, output_shape: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -90,7 +94,11 @@ class PositionHead(nn.Module):
 
 
 class Several(nn.Module):
-    """Heads by name, each with the rows of the hidden state that it reads."""
+    """Heads by name, each with the rows of the hidden state that it reads.
+
+    Args:
+        heads: one for each output, by name.
+    """
 
     def __init__(self, heads: Mapping[str, tuple[nn.Module, slice]]) -> None:
         super().__init__()

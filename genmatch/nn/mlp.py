@@ -27,6 +27,7 @@ class MLP(nn.Module):
         labels: number of classes of each label that the network is conditioned on, by name.
         token_width: of the embedding of a token.
         timed: whether the network is told the time; one that is not is declared `time_free`.
+        condition_width: numbers of a condition that is a vector.
 
     Raises:
         GenmatchError: for a space of a kind of its own.

@@ -46,6 +46,7 @@ class Transformer(nn.Module):
         causal: makes the output at a position depend on the tokens before it only, and not on the time, for `Autoregressive`.
         block: makes it depend on the tokens of its own block of that many and of the blocks before, and not on the time, for `BlockDiffusion`. Such a network also
             reads states of 2 L tokens: noise, of which a block sees itself alone, and after it the data of all blocks, of which it sees those before it.
+        condition_width: numbers of a condition that is a vector.
 
     Raises:
         GenmatchError: for a space of a kind of its own, if the output shape does not give each position the same number of

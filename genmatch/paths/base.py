@@ -197,6 +197,9 @@ class Path(ABC):
         """Kullback-Leibler divergence of p_t(. given x1) from the source, for an early time, in nats, float64, (B,).
 
         What a likelihood bound pays for starting there from noise; nothing at t = 0, where the path is the source.
+
+        Raises:
+            GenmatchError: if `t` is above 0 and this path does not say.
         """
         if t > 0:
             raise GenmatchError(f"{type(self).__name__} does not say how far it is from its source at t = {t:g}; define `source_nats`.")

@@ -81,7 +81,12 @@ class Transport(Coupling):
 
     @abstractmethod
     def choose(self, cost: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        """For each data point the index of its noise, (n,), given the squared distances [data point, noise], (n, n)."""
+        """For each data point the index of its noise, (n,), given the squared distances [data point, noise], (n, n).
+
+        Args:
+            cost: squared distances of noise i from data point j, float64, (n, n).
+            rng: source of randomness.
+        """
 
     def pair(self, x0: State, x1: State, space: Space, condition: Mapping[str, Tensor], *, rng: torch.Generator | None = None) -> Tensor:
         """Pairs within each group of equal condition.

@@ -58,7 +58,11 @@ class Rates(ABC):
         raise GenmatchError(f"{type(self).__name__} has no exact draw; use solver='euler'.")
 
     def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """At least the intensity of each coordinate from `t` to `s`, whatever the posterior, while the state is `x`, (B, *shape)."""
+        """At least the intensity of each coordinate from `t` to `s`, whatever the posterior, while the state is `x`, (B, *shape).
+
+        Raises:
+            GenmatchError: if there is none.
+        """
         raise GenmatchError(f"{type(self).__name__} has no bound of its intensities; use solver='exact' or 'euler'.")
 
     @property

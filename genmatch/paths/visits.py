@@ -65,7 +65,11 @@ def by_kappa(schedule: Schedule, u: Tensor, start: float, end: float) -> tuple[T
 
 
 def by_snr(schedule: Schedule, u: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
-    """Times t(u) in [start, end] and dt/du, float64, (B,): log(1 + SNR) is linear in u."""
+    """Times t(u) in [start, end] and dt/du, float64, (B,): log(1 + SNR) is linear in u.
+
+    Raises:
+        GenmatchError: if no noise is left at `end`.
+    """
 
     def level(t: Tensor) -> Tensor:
         return torch.log1p((schedule.alpha(t) / schedule.sigma(t)) ** 2)

@@ -127,7 +127,11 @@ class CTMC(PosteriorProcess):
 
     @property
     def redrawing(self) -> Schedule:
-        """The schedule by which tokens that can be noise are redrawn from their posterior, where the rates do no more than that."""
+        """The schedule by which tokens that can be noise are redrawn from their posterior, where the rates do no more than that.
+
+        Raises:
+            GenmatchError: if the rates do more than that.
+        """
         if self._rates.redrawing is None:
             raise GenmatchError(
                 f"the {self.rates} rates of {self.path} do more than redraw tokens from their posterior; use rates='mixture' on a mixture path."

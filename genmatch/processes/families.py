@@ -36,7 +36,11 @@ def flow(space: Space) -> Flow:
 
 
 def geodesic(space: Space) -> Flow:
-    """Flow matching on a manifold: an ODE along geodesics; the network predicts the tangent velocity."""
+    """Flow matching on a manifold: an ODE along geodesics; the network predicts the tangent velocity.
+
+    Raises:
+        GenmatchError: if the space is not a manifold.
+    """
     if not isinstance(space, Manifold):
         raise GenmatchError(f"the family `geodesic` needs data on a manifold, such as a Sphere, got {space}.")
     return Flow(Geodesic(space))
@@ -54,7 +58,11 @@ def mask(space: Space) -> CTMC:
 
 
 def autoregressive(space: Space) -> Autoregressive:
-    """Writing from left to right: the next token is drawn given those before it, by a causal network."""
+    """Writing from left to right: the next token is drawn given those before it, by a causal network.
+
+    Raises:
+        GenmatchError: if the space is not one of sequences of tokens.
+    """
     tokens = _categorical("autoregressive", space)
     if len(tokens.shape) != 1:
         raise GenmatchError(f"the family `autoregressive` needs sequences of tokens, of shape (L,), got {space}.")
@@ -107,7 +115,11 @@ def level_flow(space: Space) -> LevelFlow:
 
 
 def product(space: Space) -> Product:
-    """Several modalities together: a flow for vectors, masked diffusion for tokens, geodesics on manifolds."""
+    """Several modalities together: a flow for vectors, masked diffusion for tokens, geodesics on manifolds.
+
+    Raises:
+        GenmatchError: if the space is no product, or a part has no usual process.
+    """
     if not isinstance(space, ProductSpace):
         raise GenmatchError(f"the family `product` needs data of several modalities, a ProductSpace, got {space}.")
     return Product(**{name: _usual(part) for name, part in space.parts.items()})

@@ -21,6 +21,9 @@ class LevelProcess(PosteriorProcess):
     Args:
         path: a path on R^d.
         bins: the levels, increasing, (K,); or a number of them, spread evenly over [-2, 2]; or None where the path knows its grid.
+
+    Raises:
+        GenmatchError: if the path is not on R^d, or no levels are given.
     """
 
     def __init__(self, path: Path, bins: int | Tensor | None) -> None:

@@ -31,6 +31,14 @@ def convert(value: Tensor, x: Tensor, t: Tensor, path: TokenPath, source: str, t
     """Converts logits of kind `source` to kind `to`, (B, *shape, V), at states `x` and times `t`, (B,).
 
     The result of a conversion is normalised, in float64; an entry of the score at the present token is 0, and not read.
+
+    Args:
+        value: what the network returned, (B, *shape, V).
+        x: states, (B, *shape).
+        t: times, (B,).
+        path: of the tokens.
+        source: the kind of `value`.
+        to: the kind that is wanted.
     """
     if source == to:
         return value

@@ -51,6 +51,9 @@ class Adaptive(Solver):
         atol: absolute error that a step may make.
         max_calls: network calls that a sample may take between two times of the grid before it is given up.
 
+    Raises:
+        GenmatchError: if a tolerance is negative, or both are zero.
+
     Example:
         >>> import genmatch as gm
         >>> flow = gm.Flow(gm.paths.Gaussian((1,), dtype=torch.float64))

@@ -56,6 +56,9 @@ class Solver(ABC):
             s: the next time. The last step, to s = 1, is taken by `simulate` with the process's `finish`, where there is
                 one and the solver does not finish by itself: a solver never evaluates a generator at t = 1.
             rng: source of randomness.
+
+        Raises:
+            GenmatchError: if the process has not what the solver needs there; `Unfinished` beyond a limit of network calls.
         """
 
     def simulates(self, kinds: frozenset[str]) -> frozenset[str]:

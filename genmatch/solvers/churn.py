@@ -32,6 +32,9 @@ class Churn(Solver):
     Args:
         solver: takes the steps; Heun's method by default.
         amount: how far to go back, in steps; non-negative.
+
+    Raises:
+        GenmatchError: if `solver` is not one, or `amount` is negative or infinite.
     """
 
     order: float = Heun.order

@@ -37,6 +37,9 @@ class Circle(Solver):
     Args:
         scale: standard deviation of the data about which the circle is drawn. It changes the size of the error and not the law;
             between that of all the data and that of a part of them is good.
+
+    Raises:
+        GenmatchError: if `scale` is not positive and finite.
     """
 
     kinds = frozenset({"drift"})
@@ -89,6 +92,9 @@ class Adams(Circle):
         scale: standard deviation of the data about which the circle is drawn, see `Circle`.
         slopes: how many the corrector uses, 2 to 4; the predictor uses one less. With four the error of later steps falls faster, and the
             order is 3 still, as the first step has only two. Three are better for few calls.
+
+    Raises:
+        GenmatchError: if `slopes` is not 2, 3 or 4.
 
     Example:
         >>> import genmatch as gm

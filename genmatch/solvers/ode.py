@@ -63,6 +63,9 @@ class Dopri5(Solver):
     Args:
         rtol: relative error that a step may make.
         atol: absolute error that a step may make.
+
+    Raises:
+        GenmatchError: if a tolerance is negative, or both are zero.
     """
 
     order = 5

@@ -59,7 +59,12 @@ class ReMDM(Solver):
         self.eta, self.how = float(eta), how
 
     def share(self, kappa_t: Tensor, kappa_s: Tensor) -> Tensor:
-        """The probability sigma_r that a known token is masked, (B,)."""
+        """The probability sigma_r that a known token is masked, (B,).
+
+        Args:
+            kappa_t: kappa at the present time, (B,).
+            kappa_s: at the next one, (B,).
+        """
         most = torch.where(kappa_t > 0, (1 - kappa_s) / kappa_t, 1).clamp(max=1)
         return self.eta * most if self.how == "rescale" else most.clamp(max=self.eta)
 

@@ -71,7 +71,11 @@ class FirstHitting(Solver):
 
 
 class Reveal(Solver):
-    """Reveals the positions of the highest score first. Subclasses say how many one network call may reveal."""
+    """Reveals the positions of the highest score first. Subclasses say how many one network call may reveal.
+
+    Raises:
+        GenmatchError: if `score` is unknown.
+    """
 
     order = 0
     kinds = JUMP

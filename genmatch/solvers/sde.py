@@ -33,6 +33,9 @@ class SDEExponential(Solver):
 
     Args:
         eta: how much noise is renewed, at least 0.
+
+    Raises:
+        GenmatchError: if `eta` is negative or infinite.
     """
 
     order = 1

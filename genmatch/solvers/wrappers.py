@@ -83,6 +83,9 @@ class Corrected(Solver):
         solver: takes the steps, of a fixed number of calls.
         corrector: moves the state at the end of each.
 
+    Raises:
+        GenmatchError: if they are not a solver of a fixed number of calls and a corrector.
+
     Example:
         >>> import genmatch as gm
         >>> solver = Corrected(Exact(), Gibbs(moves=2))
@@ -111,6 +114,9 @@ class ArgmaxFinal(Solver):
 
     Args:
         solver: takes the other steps; `Exact` by default.
+
+    Raises:
+        GenmatchError: if `solver` is not one.
     """
 
     kinds = JUMP

@@ -98,7 +98,11 @@ class Space(ABC):
         raise GenmatchError(f"{self} has no list of its states; only finite spaces do.")
 
     def index(self, x: State) -> Tensor:
-        """The row of `enumerate()` at which each state stands, shape (B,)."""
+        """The row of `enumerate()` at which each state stands, shape (B,).
+
+        Raises:
+            GenmatchError: if there is no such list.
+        """
         raise GenmatchError(f"{self} has no list of its states; only finite spaces do.")
 
 
@@ -235,7 +239,11 @@ class Categorical(Space):
 
     @property
     def mask_id(self) -> int:
-        """The state that stands for "not yet known"."""
+        """The state that stands for "not yet known".
+
+        Raises:
+            GenmatchError: if there is no mask.
+        """
         if not self.mask:
             raise GenmatchError(f"{self} has no mask; use a path with source='mask'.")
         return self.vocab_size
@@ -306,6 +314,9 @@ class ProductSpace(Space):
 
     Args:
         spaces: the parts by name, such as `image=Euclidean((1, 8, 8)), text=Categorical((4,), 27)`.
+
+    Raises:
+        GenmatchError: if there is no part.
 
     Example:
         >>> space = ProductSpace(image=Euclidean((2,)), text=Categorical((3,), 5))

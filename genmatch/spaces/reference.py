@@ -43,7 +43,12 @@ def normal_like(x: Tensor) -> Reference:
 
 
 def tokens_like(x: Tensor, num_states: int) -> Reference:
-    """Independent tokens with the frequencies of `x` at each position, about one state in ten with a uniform token."""
+    """Independent tokens with the frequencies of `x` at each position, about one state in ten with a uniform token.
+
+    Args:
+        x: states, (B, *shape).
+        num_states: values that a token can have.
+    """
     counts = torch.nn.functional.one_hot(x.flatten(1), num_states).double().mean(0)
     share = _UNIFORM / len(counts)
     log_law = ((1 - share) * counts + share / num_states).log()
@@ -58,7 +63,12 @@ def tokens_like(x: Tensor, num_states: int) -> Reference:
 
 
 def uniform(draw: Callable[[int, torch.Generator], Tensor], log_volume: float) -> Reference:
-    """The uniform law of a space of finite volume."""
+    """The uniform law of a space of finite volume.
+
+    Args:
+        draw: draws n states.
+        log_volume: logarithm of the volume.
+    """
     return Reference(draw, lambda x: torch.full((len(x),), -log_volume, dtype=torch.float64))
 
 
