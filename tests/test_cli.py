@@ -160,7 +160,8 @@ def test_a_run_that_was_told_labels_is_sampled_by_class(tmp_path):
 def test_a_gif_ends_where_the_same_draw_without_it_ends(tmp_path):
     from PIL import Image
 
-    from genmatch.runs import load_run, sample_run
+    from genmatch.results import sample_run
+    from genmatch.runs import load_run
 
     run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
     loaded = load_run(tmp_path / "run")

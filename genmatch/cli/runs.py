@@ -109,7 +109,8 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
     """
     from genmatch.cli.terminal import show
     from genmatch.engine import is_first_process
-    from genmatch.runs import default_file, load_run, sample_run
+    from genmatch.results import default_file, sample_run
+    from genmatch.runs import load_run
 
     loaded = load_run(run)
     place = out or default_file(loaded)
@@ -161,7 +162,8 @@ def evaluate(run: Path, n: int, draws: int, seed: int, as_json: bool) -> None:
     A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
     """
     from genmatch.engine import is_first_process
-    from genmatch.runs import evaluate_run, load_run
+    from genmatch.results import evaluate_run
+    from genmatch.runs import load_run
 
     loaded = load_run(run)
     found = evaluate_run(loaded, n=n, draws=draws, seed=seed)
