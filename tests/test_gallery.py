@@ -13,7 +13,8 @@ from PIL import Image
 
 GALLERY = Path(make.__file__).parent
 CLAIM = re.compile(r"^(?P<what>.+): (?P<value>\S+), (?P<word>below|above) (?P<bound>\S+)$", re.MULTILINE)
-SLOW = {"distributed", "own_solver"}
+SLOW = {"distributed", "flow", "hugging_face", "image_and_label", "own_solver"}
+"""Those that take more than three seconds of one processor."""
 NEEDS = {"hugging_face": "transformers"}
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in make.scripts()]
 

@@ -15,7 +15,7 @@ from picture import ORANGE, claim, panels, plane, save, size
 
 import genmatch as gm
 
-STEPS, N, WIDTH = size(2500, 50), size(3000, 300), size(128, 64)
+STEPS, N, WIDTH = size(2000, 50), size(1800, 200), size(128, 64)
 
 board = gm.data.Checkerboard()
 points = gm.data.get("checkerboard").view("vectors").train
@@ -32,7 +32,7 @@ light = board.log_prob(run.states[-1]).isneginf().double().mean()
 claim("share of samples on light squares, of noise 0.55", light, below=size(0.25, 0.65))
 
 figure, axes = panels(5, width=2.0, height=2.4, title="A flow carries noise to a checkerboard along one velocity field")
-paths = torch.stack(run.states)[:, :40]
+paths = torch.stack(run.states)[:, :24]
 for axis, k in zip(axes, (0, 16, 24, 32, 40), strict=True):
     plane(axis, run.states[k], title=f"t = {times[k]:g}", dots=1.5)
     axis.plot(paths[: k + 1, :, 0], paths[: k + 1, :, 1], color=ORANGE, linewidth=0.5, alpha=0.8)
