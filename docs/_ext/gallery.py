@@ -39,7 +39,8 @@ def claims_of(folder, name):
     path = Path(folder) / "pictures" / f"{name}.png"
     if not path.exists():
         raise ExtensionError(f"the gallery has no picture of {name}: run `make gallery`.")
-    return Image.open(path).info["Claims"]
+    with Image.open(path) as image:
+        return image.info["Claims"]
 
 
 class Gallery(SphinxDirective):

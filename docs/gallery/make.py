@@ -15,15 +15,18 @@ def scripts():
     return {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in ("make", "picture")}
 
 
-def drawn_from(name):
-    """What the picture says that it was drawn from, or None."""
+def about(name):
+    """What the picture says of itself, "Source" and "Claims"; nothing where there is none."""
     path = HERE / "pictures" / f"{name}.png"
-    return Image.open(path).info.get("Source") if path.exists() else None
+    if not path.exists():
+        return {}
+    with Image.open(path) as image:
+        return dict(image.info)
 
 
 def main(names):
     for name, path in scripts().items():
-        if name in names or (not names and drawn_from(name) != digest(path)):
+        if name in names or (not names and about(name).get("Source") != digest(path)):
             print(f"== {name}", flush=True)
             start = time.perf_counter()
             subprocess.run([sys.executable, str(path)], check=True)
