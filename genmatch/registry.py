@@ -216,7 +216,6 @@ solvers = Registry(
         "thinning": "genmatch.solvers.thinning:Thinning",
         "analytic-trapezoid": "genmatch.solvers.trapezoid:AnalyticTrapezoid",
         "theta-trapezoidal": "genmatch.solvers.trapezoid:ThetaTrapezoidal",
-        "theta-rk2": "genmatch.solvers.trapezoid:ThetaRK2",
         "first-hitting": "genmatch.solvers.reveal:FirstHitting",
         "confidence": "genmatch.solvers.reveal:confidence",
         "margin": "genmatch.solvers.reveal:margin",

@@ -81,6 +81,7 @@ def test_what_fits_what_is_what_the_library_says():
         "uniform",
         "uniform-reversal",
         "metric",
+        "block",
         "autoregressive",
         "jump",
         "level-flow",

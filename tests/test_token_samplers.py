@@ -9,7 +9,7 @@ import genmatch as gm
 from genmatch import grids
 from genmatch.solvers.remask import Psi, ReMDM, ReMDMLoop
 from genmatch.solvers.reveal import EntropyBounded, FirstHitting, Threshold, TopK
-from genmatch.solvers.trapezoid import ThetaRK2, ThetaTrapezoidal
+from genmatch.solvers.trapezoid import ThetaTrapezoidal
 from genmatch.solvers.wrappers import ArgmaxFinal, Corrected, ForwardBackward, Gibbs
 from genmatch.tensors import draw_where, portions, uniforms
 from tests.toys import TOKEN_SCHEDULES, L, V, chain, full, grid, name_of, seeded, token_data, token_law
@@ -150,7 +150,6 @@ def test_portions_cover_a_mask_in_order(monkeypatch):
         (lambda: ReMDM(1.5), "`eta` must be"),
         (lambda: ReMDMLoop(at=1.0), "`at` must be a time in"),
         (lambda: ReMDMLoop(share=2), "`share` must be a probability"),
-        (lambda: ThetaRK2(0.3), r"must lie in \[1/2, 1\]"),
         (lambda: Psi(1.5), "`keep` must be"),
         (lambda: Gibbs(0), "`moves`"),
         (lambda: Corrected(FirstHitting(), Gibbs()), "fixed number of calls"),

@@ -128,18 +128,6 @@ def _analytic_trapezoid(chain, solver, t, s):
     return _two_stages(chain, t, _jump(chain, t, rho), rho, 2.0, lambda total: _jump(chain, rho, s) * torch.ones_like(total))
 
 
-def _theta_rk2(chain, solver, t, s):
-    q, weight = _jump(chain, t, s), 1 / (2 * solver.theta)
-    rho = chain.time(1 - (1 - chain.kappa(t)) * (1 - q) ** solver.theta)
-    before, n = chain.posterior(t), len(chain.x)
-    # What is revealed is certain.
-    after = redraw(chain.posterior(rho), chain.x, chain.noise)
-    first = joint(redraw(before, chain.x, _jump(chain, t, rho) * chain.noise))
-    law = (1 - weight) * before.unsqueeze(1) + weight * after.unsqueeze(0)
-    tokens = redraw(law.flatten(0, 1), chain.x.repeat_interleave(n, 0), q * chain.noise.repeat_interleave(n, 0))
-    return torch.einsum("xy,xyz->zx", first, joint(tokens).view(n, n, -1))
-
-
 def _masks(chain):
     return chain.noise.sum(-1).long()
 
@@ -249,7 +237,6 @@ _KERNELS = {
     "FirstHitting": _first_hitting,
     "ReMDM": _remdm,
     "ReMDMLoop": _remdm_loop,
-    "ThetaRK2": _theta_rk2,
     "Psi": _psi,
     "Corrected": _corrected,
     "ArgmaxFinal": _argmax_final,

@@ -66,44 +66,6 @@ class ThetaTrapezoidal(Solver):
         return y.masked_scatter(could, torch.where(drawn < before.shape[-1], drawn, y[could]))
 
 
-class ThetaRK2(Solver):
-    """For tokens: the whole step with a mean of the posteriors at its start and inside it, theta-RK-2; order 1, two calls a step.
-
-    Tokens are redrawn from (1 - 1 / (2 theta)) pi + pi* / (2 theta) from the *first* state. Of second order for chains whose rates do not end with a
-    jump; a token that the first stage has revealed is certain in pi*, and that costs masks the order. Kept for comparison.
-
-    Args:
-        theta: where in the step the second posterior is asked for, in [1/2, 1], where nothing is cut off.
-
-    Raises:
-        GenmatchError: if `theta` lies elsewhere.
-    """
-
-    order = 1
-    calls = 2
-    kinds = JUMP
-    needs = _NEEDS
-    sparse = True
-
-    def __init__(self, theta: float = 0.5) -> None:
-        if not (isinstance(theta, int | float) and 0.5 <= theta <= 1):
-            raise GenmatchError(f"`theta` must lie in [1/2, 1], got {theta!r}; below, probabilities would be cut off.")
-        self.theta = float(theta)
-
-    def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        chain = chain_of(process)
-        q = chain.redrawing.jump_probability(t, s)
-        rho = chain.redrawing.time_at(chain.redrawing.sigma(t) * (1 - q) ** self.theta)
-        before = chain.posterior(predict(x, t), x, t)
-        early = bernoulli(expand(chain.redrawing.jump_probability(t, rho), x), x, rng=rng) & chain.noise(x)
-        y = redraw(x, early, before, rng)
-        after, open_ = chain.posterior(predict(y, rho), y, rho), chain.noise(y)
-        jumps = bernoulli(expand(q, x), x, rng=rng) & chain.noise(x)
-        late = jumps & bernoulli(torch.full_like(q, 1 / (2 * self.theta)).view(-1, *[1] * (x.dim() - 1)), x, rng=rng)
-        drawn = redraw(redraw(x, jumps & ~late, before, rng), late & open_, after, rng)
-        return torch.where(late & ~open_, y, drawn)
-
-
 class AnalyticTrapezoid(Solver):
     """Two stages of exact jumps, the second towards the extrapolated posterior, normalised; order 1, often nearly 2, two calls a step.
 
