@@ -48,7 +48,7 @@ class Fetched(Dataset[Any], ABC):
 
 
 def some(state: State, n: int = _SOME) -> State:
-    """What is in memory of data: all of it, or the first `n` rows where that is elsewhere.
+    """What is in memory of the data points of `state`: all of them, or the first `n` rows where they are elsewhere.
 
     Example:
         >>> some(torch.zeros(3)).shape

@@ -124,6 +124,11 @@ class Streams(_Bound):
     """The same bound from all blocks of a sequence in one call, for networks that read noise and data side by side; else as `Elbo`."""
 
     def cost(self, process: MarkovProcess, predict: Predict, draw: Draw) -> Tensor:
+        """The loss of each row of a draw, (B,).
+
+        Raises:
+            GenmatchError: if the network cannot read noise and data side by side.
+        """
         try:
             return super().cost(process, predict, draw)
         except RuntimeError as error:

@@ -39,6 +39,9 @@ def schedule(of: Schedule, *, ax: Any = None) -> Any:
 
     Returns:
         The axes.
+
+    Raises:
+        GenmatchError: if there is no schedule.
     """
     found = getattr(of, "schedule", of)
     if not isinstance(found, Schedule):

@@ -178,7 +178,7 @@ def stream(
 ) -> Iterator[tuple[float, State]]:
     """The way of `sample`, as it is taken: each time of the grid with the state there, the noise first and the samples last.
 
-    The arguments are those of `sample`, and so are the samples. Nothing is computed ahead: who stops asking stops the simulation.
+    The arguments are those of `sample` (`steps`, `times`, `clamp` and the others), and so are the samples. Nothing is computed ahead: who stops asking stops the simulation.
     With a `part`, such as `slice(64, 128)`, they are those of the `n` samples only, as one of several processes draws them.
 
     Raises:

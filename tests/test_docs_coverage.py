@@ -16,7 +16,10 @@ DOCUMENTED = re.findall(r"automodule:: (\S+)$(?!\n +:no-members:)", REFERENCE, r
 SINGLE = set(re.findall(r"auto(?:class|function):: (\S+)$", REFERENCE, re.MULTILINE))
 INSIDE = {
     "genmatch.__main__": "the command line, of which docs/cli.md shows the help",
-    "genmatch.cli": "the command line, of which docs/cli.md shows the help",
+    **dict.fromkeys(
+        ("genmatch.cli", *(f"genmatch.cli.{file.stem}" for file in sorted((PACKAGE / "cli").glob("[a-z]*.py")))),
+        "the command line, of which docs/cli.md shows the help",
+    ),
     **{f"genmatch.checks.{name}": "checks, which docs/api/checks.md lists" for name in ("contract", "ending", "forward", "learning", "paths", "simulation")},
 }
 """Modules that are no part of the reference, with the reason."""

@@ -33,7 +33,7 @@ _FLOOR = 1e-6
 
 
 class Observed(torch.nn.Module):
-    """A model that is guided by a linear observation. Built by `linear_observation`."""
+    """A model that is guided by a linear observation. Built by `linear_observation`, which explains `matrix`, `noise`, `observed` and `spread`."""
 
     def __init__(self, process: MarkovProcess, model: Model, matrix: Tensor, noise: float, observed: Tensor | None, spread: float | None) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Observed(torch.nn.Module):
         self.matrix, self.observed = matrix, observed
 
     def forward(self, x: Tensor, t: Tensor, observed: Tensor | None = None, **condition: Any) -> Tensor:
-        """The output given the observation at states `x`, (B, *shape), and times `t`, (B,)."""
+        """The output given the observation `observed` at states `x`, (B, *shape), and times `t`, (B,)."""
         y, late = self._observation(observed, x), t.double().clamp(min=START)
         schedule = self.process.path.schedule  # type: ignore[attr-defined]
         alpha, variance = (c.unsqueeze(-1) for c in (schedule.alpha(late), schedule.sigma(late) ** 2))

@@ -219,7 +219,7 @@ class MarkovProcess(ABC):
         return self.visit(x1, u, self.t_min, self.path.t_end, rng=rng)
 
     def streams_nats(self, output: State, visit: Visit, x1: State) -> Tensor:
-        """What the output there adds to the bound, nats, (B,)."""
+        """What the output at a `visit` of `streams` adds to the bound, nats, (B,)."""
         return self.visit_nats(output, visit, x1)
 
     def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:

@@ -70,7 +70,11 @@ def autoregressive(space: Space) -> Autoregressive:
 
 
 def block(space: Space) -> BlockDiffusion:
-    """Block diffusion: blocks of sqrt(L) tokens from left to right, each by masked diffusion, by a block-causal network."""
+    """Block diffusion: blocks of sqrt(L) tokens from left to right, each by masked diffusion, by a block-causal network.
+
+    Raises:
+        GenmatchError: if the space has no sequences of tokens.
+    """
     tokens = _categorical("block", space)
     if len(tokens.shape) != 1:
         raise GenmatchError(f"the family `block` needs sequences of tokens, of shape (L,), got {space}.")

@@ -26,7 +26,7 @@ REPORT_POLICY = (
 
 
 class WrongField(GenmatchError):
-    """A wrong input, and the field that it stands in."""
+    """A wrong input, and the field that it stands in; `message` says what is wrong."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -35,7 +35,11 @@ class WrongField(GenmatchError):
 
 @contextmanager
 def field(name: str) -> Iterator[None]:
-    """Says of errors in its block which field of the request they are about."""
+    """Says of errors in its block which field of the request they are about.
+
+    Raises:
+        WrongField: for each `GenmatchError` in the block.
+    """
     try:
         yield
     except WrongField:
