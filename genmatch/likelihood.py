@@ -149,7 +149,7 @@ def elbo(
         The bound of each data point, in nats, with its standard error and what it is a bound of.
 
     Raises:
-        GenmatchError: if the process has no noise, its bound is infinite, or an argument does not fit.
+        GenmatchError: if the process has no noise, its bound is infinite, the network is told what it is asked for, or an argument does not fit.
 
     Example:
         >>> import genmatch as gm
@@ -164,6 +164,8 @@ def elbo(
     size = positive_integer(batch_size, "batch_size")
     x1, conditions, rng = _prepared(process, model, x1, condition, seed, rng)
     start, end = process.t_min, _end(process, t_end)
+    with torch.no_grad(), evaluating(model):
+        process.check_sight(Predictor(process, model, tree_map(lambda v: v[:1], conditions)), tree_map(lambda v: v[:1], x1))
     first = process.path.source_nats(x1, start)
     if bool(first.isinf().any()):
         raise GenmatchError(

@@ -36,6 +36,13 @@ def conditionals(law):
     return lambda x, t: torch.stack([row(tuple(tokens)) for tokens in x.tolist()])
 
 
+def test_a_network_that_looks_ahead_has_no_likelihood():
+    process = gm.processes.Autoregressive(Sequential(3, vocab_size=4))
+    data = torch.tensor([[0, 1, 2], [3, 2, 1]])
+    with pytest.raises(gm.GenmatchError, match="looks ahead: its output changes with the last token"):
+        gm.elbo(process, gm.oracle(process, data), data, draws=2, seed=0)
+
+
 @pytest.mark.parametrize("schedule", TOKEN_SCHEDULES, ids=str)
 def test_the_bound_is_the_likelihood_by_the_integral_and_by_one_call(schedule):
     process, law, data = gm.processes.Autoregressive(Sequential(L, V, schedule=schedule)), token_law("weak"), token_data()

@@ -19,6 +19,7 @@ from genmatch.generators import Generator, Jump
 from genmatch.paths.base import Path
 from genmatch.paths.sequential import Sequential
 from genmatch.paths.visits import Visit
+from genmatch.processes.base import Predict
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.schedules import Schedule
 from genmatch.tensors import bernoulli, draw_where, expand, scatter, uniforms
@@ -64,6 +65,21 @@ class Autoregressive(PosteriorProcess):
         """Cross-entropy of the tokens that are revealed and of the next one, nats, (B,)."""
         seen = self._place(x) <= 0
         return scatter(seen, self.nats(target[seen], output[seen])).sum(-1)
+
+    def check_sight(self, predict: Predict, x1: Tensor) -> None:
+        """Refuses a network whose output depends on the last token, which nothing comes after.
+
+        Raises:
+            GenmatchError: if it does: it would be shown the tokens that it is asked for.
+        """
+        other = x1.clone()
+        other[:, -1] = (other[:, -1] + 1) % self.path.space.vocab_size
+        one, two = (predict(x, torch.full((1,), 0.5, dtype=torch.float64, device=x1.device)) for x in (x1, other))
+        if not torch.allclose(one, two, equal_nan=True):
+            raise GenmatchError(
+                "the network looks ahead: its output changes with the last token, so that its likelihood would be that of an answer it was told; "
+                "use a causal network, such as `gm.nn.Transformer(..., causal=True)`."
+            )
 
     def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Logits of p(x1_j = v given the tokens before j), (B, L, V): the posterior of the next token, and of those that are not hidden."""

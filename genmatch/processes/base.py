@@ -208,6 +208,14 @@ class MarkovProcess(ABC):
         """What the network's output at the states of a visit adds to the integral, nats, (B,)."""
         return visit.weight * self.kl_rate(output, visit.x, visit.t, x1)
 
+    def check_sight(self, predict: Predict, x1: State) -> None:
+        """Refuses a network that sees, at the states of `visit`, what it is asked for; there is nothing to see for most processes.
+
+        Args:
+            predict: the network, for one data point.
+            x1: one data point, (1, *shape).
+        """
+
     def streams(self, x1: State, u: Tensor, *, rng: torch.Generator | None = None) -> Visit:
         """What a network of two streams is shown in training, so that one call says all of the bound that it can; `visit` by default.
 
