@@ -46,10 +46,17 @@ def quality(study: Study) -> bytes:
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="Fréchet distance / floor")
         axis.grid(True, which="both", alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+    along: list[list[float]] = [[], []]
     for i, line in enumerate(study.lines):
         found = [line.over_floor(nfe) for nfe in line.budgets]
-        _curve(axes[0][0], [float(nfe) for nfe in line.budgets], found, i, line.name)
-        _curve(axes[0][1], [line.figure("seconds", nfe).value for nfe in line.budgets], found, i, line.name)
+        for axis, x, every in zip(
+            axes[0], ([float(nfe) for nfe in line.budgets], [line.figure("seconds", nfe).value for nfe in line.budgets]), along, strict=True
+        ):
+            _curve(axis, x, found, i, line.name)
+            every += x
+    for axis, every in zip(axes[0], along, strict=True):
+        # A single value by itself has no width on a logarithmic axis.
+        axis.set_xlim(min(every) / 1.2, max(every) * 1.2)
     axes[0][0].set_xticks(sorted({nfe for line in study.lines for nfe in line.budgets}))
     for side in (axes[0][0].xaxis, *(axis.yaxis for axis in axes[0])):
         _plain_numbers(side)
