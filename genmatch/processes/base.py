@@ -208,7 +208,7 @@ class MarkovProcess(ABC):
         """What the network's output at the states of a visit adds to the integral, nats, (B,)."""
         return visit.weight * self.kl_rate(output, visit.x, visit.t, x1)
 
-    def check_sight(self, predict: Predict, x1: State) -> None:
+    def check_sight(self, predict: Predict, x1: State) -> None:  # noqa: B027 (there is nothing to see for most)
         """Refuses a network that sees, at the states of `visit`, what it is asked for; there is nothing to see for most processes.
 
         Args:
