@@ -29,6 +29,8 @@ from genmatch.tensors import State, batch_size
 
 _EXACT_TIMES = (0.05, 0.3, 0.6, 0.95)
 _TIMES = (0.1, 0.5, 0.85)
+_FEW = 20_000
+"""Draws that show whether a density is smooth; more than the quick level has."""
 _LOOK = "the sign and every factor of `generator` and `target`, and the derivatives of the schedule"
 
 
@@ -165,20 +167,22 @@ def _estimates(subject: Subject, x: State, t: float, x1: State, log_prob: Callab
     meet a jump in a short time, too few to know a standard error: what jumps serves only where nothing is smooth, and over a longer time.
     """
     n, room = batch_size(x), min(t, 1 - t)
+    few = min(n, _FEW)
     functions = subject.functions()
 
     def speed(reach: float) -> Callable[[TestFunction], Tensor]:
         before, after = (subject.sample(x1, times(s, n), rng=subject.rng("forward", t)) for s in (t - reach, t + reach))
         return lambda f: (f(after) - f(before)) / (2 * reach)
 
-    def score(reach: float) -> Tensor:
-        return (log_prob(x, times(t + reach, n), x1) - log_prob(x, times(t - reach, n), x1)) / (2 * reach)  # type: ignore[misc]
+    def score(reach: float, n: int = n) -> Tensor:
+        here, ends = (take(state, torch.arange(n)) for state in (x, x1))
+        return (log_prob(here, times(t + reach, n), ends) - log_prob(here, times(t - reach, n), ends)) / (2 * reach)  # type: ignore[misc]
 
     long, short, instant = 0.05 * room, 0.003 * room, 1e-4 * room
     estimates = []
     if smooth := _alike(*(torch.stack([speed(reach)(f) for f in functions]) for reach in (long, short))):
         estimates.append(_Estimate(speed(instant), 1e-6))
-    if log_prob is not None and (not smooth or _alike(score(long), score(short))):
+    if log_prob is not None and (not smooth or _alike(score(long, few), score(short, few))):
         change = score(instant)
         estimates.append(_Estimate(lambda f: (f(x) - f(x).mean()) * change, 1e-6))
     return estimates or [_Estimate(speed(long), 0.02)]
