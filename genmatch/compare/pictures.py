@@ -25,8 +25,8 @@ def overview(study: Study) -> bytes:
     """Real test points beside the best samples of each family."""
     titles = ["real\nheld out", *(f"{line.name}\n{_caption(line)}" for line in study.lines)]
     grids = [study.data.test[:64], *(line.first.points[line.best][:64] for line in study.lines)]
-    columns = min(len(grids), _COLUMNS)
-    rows = -(-len(grids) // columns)
+    rows = -(-len(grids) // _COLUMNS)
+    columns = -(-len(grids) // rows)
     figure, axes = _panels(rows, columns, 2.3, 2.75)
     for axis in axes.flat[len(grids) :]:
         axis.set_axis_off()
