@@ -87,12 +87,12 @@ def save(root: Path, step: int, files: Mapping[str, Tensors], info: Mapping[str,
 def writing(root: Path, step: int) -> Iterator[None]:
     """Sweeps up after a save that fails in this block, and says what remains.
 
-    Raises:
-        GenmatchError: in the place of an `OSError`.
-
     Args:
         root: folder of the run's checkpoints.
         step: optimiser steps done.
+
+    Raises:
+        GenmatchError: in the place of an `OSError`.
     """
     try:
         yield

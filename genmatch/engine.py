@@ -75,15 +75,15 @@ class Engine(ABC):
     def save(self, root: Path, step: int, files: Mapping[str, checkpoints.Tensors], info: Mapping[str, Any], *, keep: int) -> None:
         """Writes a checkpoint, as `genmatch.checkpoints.save`; every process calls it.
 
-        Raises:
-            GenmatchError: on every process, if it cannot be written.
-
         Args:
             root: folder of the run's checkpoints.
             step: optimiser steps done.
             files: tensors by name, for each file.
             info: what the manifest says of the run.
             keep: how many checkpoints stay.
+
+        Raises:
+            GenmatchError: on every process, if it cannot be written.
         """
         self.first(lambda: checkpoints.save(root, step, files, info, keep=keep), "saving")
 
@@ -125,12 +125,12 @@ class Engine(ABC):
     def agree(self, error: Exception | None, what: str) -> None:
         """Raises on every process if one has an error, so that none waits for one that has stopped.
 
-        Raises:
-            GenmatchError: if another process failed; the error itself, if this one did.
-
         Args:
             error: that of this process, or None.
             what: what was tried, for the message.
+
+        Raises:
+            GenmatchError: if another process failed; the error itself, if this one did.
         """
         failed = self.gather(torch.tensor(float(error is not None)))
         if error is not None:

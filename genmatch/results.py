@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genmatch import data as data_sets
-from genmatch.animation import draw_frames, one_clock, require_plotting, to_gif
+from genmatch.animation import draw_frames, draw_png, one_clock, require_plotting, to_gif
 from genmatch.data import DataSet
 from genmatch.engine import default_device, engine
 from genmatch.errors import GenmatchError, positive_integer
@@ -137,11 +137,7 @@ def _save_lines(path: Path, lines: list[str]) -> None:
 
 
 def _picture(data: DataSet, points: Tensor, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    data.draw(figure.subplots(), points)
-    figure.savefig(path, format="png", dpi=130, facecolor="white")
+    path.write_bytes(draw_png(data.draw, points))
 
 
 def _film(run: Run, data: DataSet, way: list[State], path: Path) -> None:

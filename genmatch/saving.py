@@ -36,12 +36,12 @@ class Saver:
     def begin(self, state: TrainState, together: Engine) -> None:
         """Prepares the folder, and loads the newest whole checkpoint if the run is to go on.
 
-        Raises:
-            GenmatchError: if the folder cannot be written to, holds checkpoints of another run, or none that is whole.
-
         Args:
             state: of the training; loaded in place.
             together: the processes of the run.
+
+        Raises:
+            GenmatchError: if the folder cannot be written to, holds checkpoints of another run, or none that is whole.
         """
         if self.root is None:
             return
@@ -68,12 +68,12 @@ class Saver:
     def save(self, state: TrainState, together: Engine) -> None:
         """Writes a checkpoint, unless there is one of this step.
 
-        Raises:
-            GenmatchError: if it cannot be written; those before it stay.
-
         Args:
             state: of the training.
             together: the processes of the run.
+
+        Raises:
+            GenmatchError: if it cannot be written; those before it stay.
         """
         if self.root is None or state.step == self._saved:
             return

@@ -14,10 +14,11 @@ import torch
 
 from genmatch import draws
 from genmatch.engine import Engine
+from genmatch.rows import GROUP
 from genmatch.tensors import State, batch_size, tree_map
 
-CHUNK = 64
-"""Rows of a chunk. Another number is another draw."""
+CHUNK = GROUP
+"""Rows of a chunk: those that share a generator, so that none is drawn for twice. Another number is another draw."""
 
 
 def shared(n: int, work: Callable[[slice, int], State], *, seed: int, purpose: str, together: Engine) -> State:

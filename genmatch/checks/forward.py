@@ -148,7 +148,7 @@ def _simulated(
 def _compare(tally: Tally, flows: list[tuple[Tensor, float]], action: Tensor, where: str) -> None:
     """The z-score of d/dt E f - E L f by the estimate whose error is smallest."""
     scale = rms(action) + 1e-3
-    flow, slack = min(flows, key=lambda pair: float((pair[0] - action).var() / len(action) + (pair[1] * scale) ** 2))
+    flow, slack = min(flows, key=lambda pair: float(((pair[0] - action).var() / len(action) + (pair[1] * scale) ** 2).nan_to_num(nan=torch.inf)))
     tally.add(z_score(flow - action, scale, slack), where)
 
 

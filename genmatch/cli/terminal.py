@@ -63,12 +63,9 @@ def half_blocks(image: Any, columns: int, rows: int) -> Any:
 
 def _drawn(draw: Any, points: Any) -> Any:
     """A drawing of points as an image, without its margin."""
-    from matplotlib.figure import Figure
     from PIL import Image, ImageChops
 
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    draw(figure.subplots(), points)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor="white")
-    image = Image.open(buffer).convert("RGB")
+    from genmatch.animation import draw_png
+
+    image = Image.open(io.BytesIO(draw_png(draw, points, dpi=120))).convert("RGB")
     return image.crop(ImageChops.invert(image).getbbox())

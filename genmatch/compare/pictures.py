@@ -40,23 +40,18 @@ def quality(study: Study) -> bytes:
     """Frechet distance in units of the floor against network calls a sample, and against the seconds that sampling took."""
     figure, axes = _panels(1, 2, 5.2, 4.0)
     samples = len(study.data.train)
-    for axis, label in zip(axes[0], ("network calls a sample", f"seconds for {samples} samples on this machine"), strict=True):
+    along = {"nfe": "network calls a sample", "seconds": f"seconds for {samples} samples on this machine"}
+    for axis, (key, label) in zip(axes[0], along.items(), strict=True):
         axis.axhline(1, color="black", linewidth=1, linestyle=":")
         axis.annotate("floor: the training split", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="Fréchet distance / floor")
         axis.grid(True, which="both", alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    along: list[list[float]] = [[], []]
-    for i, line in enumerate(study.lines):
-        found = [line.over_floor(nfe) for nfe in line.budgets]
-        for axis, x, every in zip(
-            axes[0], ([float(nfe) for nfe in line.budgets], [line.figure("seconds", nfe).value for nfe in line.budgets]), along, strict=True
-        ):
-            _curve(axis, x, found, i, line.name)
-            every += x
-    for axis, every in zip(axes[0], along, strict=True):
+        places = [[line.figure(key, nfe).value for nfe in line.budgets] for line in study.lines]
+        for i, (line, x) in enumerate(zip(study.lines, places, strict=True)):
+            _curve(axis, x, [line.over_floor(nfe) for nfe in line.budgets], i, line.name)
         # A single value by itself has no width on a logarithmic axis.
-        axis.set_xlim(min(every) / 1.2, max(every) * 1.2)
+        axis.set_xlim(min(map(min, places)) / 1.2, max(map(max, places)) * 1.2)
     axes[0][0].set_xticks(sorted({nfe for line in study.lines for nfe in line.budgets}))
     for side in (axes[0][0].xaxis, *(axis.yaxis for axis in axes[0])):
         _plain_numbers(side)

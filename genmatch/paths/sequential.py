@@ -50,6 +50,10 @@ class Sequential(Path):
         """How many tokens of each state are data, (B,)."""
         return (x != self.space.mask_id).sum(-1)
 
+    def turns(self, x: Tensor) -> Tensor:
+        """One position after the other, (L,), on the device of `x`."""
+        return torch.arange(self.space.size, device=x.device)
+
     def known_misfit(self, mask: Tensor) -> str | None:
         gaps = bool((mask[:, 1:] & ~mask[:, :-1]).any())
         return "a process from left to right does not look ahead, so what is known must stand at the beginning; use a CTMC" if gaps else None

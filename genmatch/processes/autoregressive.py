@@ -20,12 +20,11 @@ from genmatch.paths.base import Path
 from genmatch.paths.sequential import Sequential
 from genmatch.paths.visits import Visit
 from genmatch.processes.base import Predict
-from genmatch.processes.posterior import PosteriorProcess
-from genmatch.schedules import Schedule
+from genmatch.processes.ordered import Ordered
 from genmatch.tensors import bernoulli, draw_where, expand, scatter, uniforms
 
 
-class Autoregressive(PosteriorProcess):
+class Autoregressive(Ordered):
     """Tokens from left to right.
 
     Its network must be causal: the output at a position may depend only on the tokens before it, and not on the time, as that of
@@ -45,8 +44,6 @@ class Autoregressive(PosteriorProcess):
     """
 
     path: Sequential
-    kinds = frozenset({"jump"})
-    sparse = True
     solver = "left-to-right"
     objective = "elbo"
     network = {"causal": True}  # noqa: RUF012 (read only)
@@ -81,33 +78,12 @@ class Autoregressive(PosteriorProcess):
                 "use a causal network, such as `gm.nn.Transformer(..., causal=True)`."
             )
 
-    def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Logits of p(x1_j = v given the tokens before j), (B, L, V): the posterior of the next token, and of those that are not hidden."""
-        return output
-
-    def masked(self, x: Tensor) -> Tensor:
-        """Where a token is the mask, (B, L)."""
-        return x == self.path.space.mask_id
-
-    def turns(self, x: Tensor) -> Tensor:
-        """One position after the other, (L,)."""
-        return torch.arange(self.path.space.size, device=x.device)
-
-    @property
-    def redrawing(self) -> Schedule:
-        """The schedule by which masks become data."""
-        return self.path.schedule
-
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact draw of how many tokens come, and each of them from the frozen prediction."""
         masked = self._place(x) >= 0
         count = (bernoulli(expand(self.path.schedule.jump_probability(t, s), x), x, rng=rng) & masked).sum(-1, keepdim=True)
         come = masked & (self._place(x) < count)
         return x.masked_scatter(come, draw_where(output, come, uniforms(x, rng=rng)))
-
-    @property
-    def bound_is_tight(self) -> bool:
-        return True
 
     def visit(self, x1: Tensor, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
         """The whole sequence, once: a causal network does not see the token that it predicts."""
@@ -120,4 +96,4 @@ class Autoregressive(PosteriorProcess):
 
     def _place(self, x: Tensor) -> Tensor:
         """The place of each position counted from the first mask, (B, L): negative where a token is revealed."""
-        return torch.arange(self.path.space.size, device=x.device) - self.path.revealed(x).unsqueeze(-1)
+        return self.turns(x) - self.path.revealed(x).unsqueeze(-1)

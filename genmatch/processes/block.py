@@ -25,12 +25,11 @@ from genmatch.generators import Generator, Jump
 from genmatch.paths.base import Path
 from genmatch.paths.blocks import Blocks
 from genmatch.paths.visits import Visit
-from genmatch.processes.posterior import PosteriorProcess
-from genmatch.schedules import Schedule
+from genmatch.processes.ordered import Ordered
 from genmatch.tensors import bernoulli, draw_where, expand, scatter, uniforms
 
 
-class BlockDiffusion(PosteriorProcess):
+class BlockDiffusion(Ordered):
     """Blocks of tokens from left to right, each by masked diffusion.
 
     Any network fits that reads the whole state. One that is block-causal, as `gm.nn.Transformer(..., block=n)`, is trained on all blocks of
@@ -49,8 +48,6 @@ class BlockDiffusion(PosteriorProcess):
     """
 
     path: Blocks
-    kinds = frozenset({"jump"})
-    sparse = True
     solver = "random-order"
     objective = "streams"
 
@@ -68,26 +65,9 @@ class BlockDiffusion(PosteriorProcess):
         masked = self.masked(x)
         return scatter(masked, self.nats(target[masked], output[masked])).sum(-1)
 
-    def posterior(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Logits of p(x1_j = v given x), (B, L, V)."""
-        return output
-
     def cavity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The same: of a masked token x says nothing itself."""
         return output
-
-    def masked(self, x: Tensor) -> Tensor:
-        """Where a token is the mask, (B, L)."""
-        return x == self.path.space.mask_id
-
-    def turns(self, x: Tensor) -> Tensor:
-        """The block of each position, (L,): masks of an earlier one come first."""
-        return self.path.turns(x)
-
-    @property
-    def redrawing(self) -> Schedule:
-        """The schedule by which masks become data."""
-        return self.path.schedule
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact draw of how many tokens come and which, and each of them from the frozen prediction."""
@@ -97,10 +77,6 @@ class BlockDiffusion(PosteriorProcess):
         place = self.path.places(torch.where(masked, uniforms(x, rng=rng), 0.0)) - (~masked).sum(-1, keepdim=True)
         come = masked & (place < count)
         return x.masked_scatter(come, draw_where(output, come, uniforms(x, rng=rng)))
-
-    @property
-    def bound_is_tight(self) -> bool:
-        return True
 
     def kl_rate(self, output: Tensor, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         """The rate of each token of the open block times -log pi of it."""
