@@ -58,7 +58,7 @@ def parametrize_with_checks(processes: Sequence[MarkovProcess], *, seed: int = 0
     Args:
         processes: the processes to test, as instances.
         seed: of the random states and draws.
-        level: "full", or "quick" with a tenth of the draws.
+        level: "full", or "quick" with a fifth of the draws.
 
     Raises:
         GenmatchError: if a process is a class instead of an instance, or the level is unknown.

@@ -13,8 +13,8 @@ from genmatch.processes.base import MarkovProcess
 _INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural_at", "mean_at", "average", "divergence", "supports")
 
 
-LEVELS = {"full": 1.0, "quick": 0.1}
-"""Shares of the usual number of draws."""
+LEVELS = {"full": 0.5, "quick": 0.1}
+"""How hard the checks that simulate look: each scales its number of draws by this."""
 
 
 def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, level: str = "full") -> Report:
@@ -28,7 +28,7 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, le
         process: the process.
         data: data points to lead to, (N, *shape), of which the first eight are used; a few arbitrary ones by default.
         seed: makes the report repeatable.
-        level: "full", or "quick" with a tenth of the draws: the same false alarms, and less power to see small errors where
+        level: "full", or "quick" with a fifth of the draws: the same false alarms, and less power to see small errors where
             checks simulate.
 
     Returns:

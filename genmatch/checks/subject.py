@@ -47,7 +47,7 @@ class Subject:
         process: any `MarkovProcess`.
         data: data points that its path leads to; a handful of arbitrary ones by default. The first eight are used.
         seed: makes every draw repeatable.
-        effort: how many draws the simulated checks take, as a share of the usual number.
+        effort: scales the number of draws of the checks that simulate.
     """
 
     def __init__(self, process: MarkovProcess, data: Any = None, seed: int = 0, effort: float = 1.0) -> None:

@@ -67,7 +67,7 @@ def explain(name: str, kind: str | None, data: str | None, as_json: bool) -> Non
 @click.argument("process")
 @click.option("--data", default=None, help="Data set on whose spaces a family is checked; small spaces by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random states.")
-@click.option("--level", default="full", show_default=True, help="full, or quick with a tenth of the draws.")
+@click.option("--level", default="full", show_default=True, help="full, or quick with a fifth of the draws.")
 @json_option
 def check(process: str, data: str | None, seed: int, level: str, as_json: bool) -> None:
     """Check a process against the identities of generator matching.

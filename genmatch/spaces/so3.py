@@ -59,11 +59,10 @@ class SO3(Manifold):
         return torch.where(theta > 0, _orthogonal_step(turned), x)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        q = _quaternion(x.mT @ y)
-        axis, real = q[:, 1:], q[:, :1]
-        sine = torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
+        real, *axis = _quaternion(x.mT @ y)
+        sine = sum(part**2 for part in axis).sqrt()
         angle = 2 * torch.atan2(sine, real)
-        return x @ _hat(angle * axis / sine.clamp_min(torch.finfo(x.dtype).tiny))
+        return x @ _hat(angle * torch.stack(axis) / sine.clamp_min(torch.finfo(x.dtype).tiny))
 
     def project(self, x: Tensor, v: Tensor) -> Tensor:
         return x @ _antisymmetric(x, v)
@@ -102,34 +101,34 @@ def _antisymmetric(x: Tensor, v: Tensor) -> Tensor:
 
 
 def _orthogonal_step(x: Tensor) -> Tensor:
-    """A Newton step to the nearest orthogonal matrix: the error is squared."""
-    return x @ (3 * torch.eye(3, dtype=x.dtype, device=x.device) - x.mT @ x) / 2
+    """A Newton step to the nearest orthogonal matrix, X (3 - X^T X) / 2: the error is squared."""
+    return torch.baddbmm(x, x, x.mT @ x, beta=1.5, alpha=-0.5)
 
 
 def _hat(w: Tensor) -> Tensor:
-    """The antisymmetric matrix of the cross product with w, (B, 3) to (B, 3, 3)."""
-    a, b, c = w.unbind(-1)
+    """The antisymmetric matrix of the cross product with w, (3, B) to (B, 3, 3)."""
+    a, b, c = w
     zero = torch.zeros_like(a)
     return torch.stack([zero, -c, b, c, zero, -a, -b, a, zero], -1).unflatten(-1, (3, 3))
 
 
 def _quaternion(r: Tensor) -> Tensor:
-    """Unit quaternions (B, 4) of rotations, with real part >= 0.
+    """Unit quaternions (4, B) of rotations, with real part >= 0.
 
     The rows of 4 q q^T are multiples of q; the longest, with the largest diagonal entry, loses no digits.
     """
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in r.unbind(-2))
+    (a, b, c), (d, e, f), (g, h, i) = r.permute(1, 2, 0).contiguous()
     rows = [
-        [1 + a + e + i, h - f, c - g, d - b],
-        [h - f, 1 + a - e - i, b + d, c + g],
-        [c - g, b + d, 1 - a + e - i, f + h],
-        [d - b, c + g, f + h, 1 - a - e + i],
+        (1 + a + e + i, h - f, c - g, d - b),
+        (h - f, 1 + a - e - i, b + d, c + g),
+        (c - g, b + d, 1 - a + e - i, f + h),
+        (d - b, c + g, f + h, 1 - a - e + i),
     ]
-    outer = torch.stack([torch.stack(row, -1) for row in rows], -2)
-    longest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    q = outer[torch.arange(len(r), device=r.device), longest]
-    q = q / torch.linalg.vector_norm(q, dim=-1, keepdim=True)
-    return torch.where(q[:, :1] < 0, -q, q)
+    longest, q = rows[0][0], torch.stack(rows[0])
+    for k in (1, 2, 3):
+        longer = rows[k][k] > longest
+        longest, q = torch.where(longer, rows[k][k], longest), torch.where(longer, torch.stack(rows[k]), q)
+    return q * torch.where(q[0] < 0, -1, 1) / (q**2).sum(0).sqrt()
 
 
 def _rotation(q: Tensor) -> Tensor:
