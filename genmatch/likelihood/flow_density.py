@@ -21,7 +21,7 @@ from genmatch.errors import GenmatchError, positive_integer
 from genmatch.likelihood.base import Likelihood, checked_end, prepared
 from genmatch.models import Condition, Model, Predictor, evaluating
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.ode import velocity_at
+from genmatch.solvers.ode import tolerances, velocity_at
 
 
 def log_likelihood(
@@ -73,6 +73,7 @@ def log_likelihood(
     if probes is not None and positive_integer(probes, "probes") < 2:
         raise GenmatchError("`probes` must be at least 2, got 1; a standard error needs more than one. Leave it out for the exact divergence.")
     x1, conditions, rng = prepared(process, model, x1, condition, seed, rng)
+    rtol, atol = tolerances(rtol, atol)
     end = checked_end(process, t_end)
     if end == 1:
         raise GenmatchError("`t_end` must be below 1, where a velocity may be infinite; pass e.g. 1 - 1e-5.")

@@ -24,7 +24,6 @@ https://arxiv.org/abs/1705.09634, algorithm 2, which makes the marginals exact.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.reprs import described
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, draw_categorical
@@ -144,8 +143,7 @@ class Sinkhorn(Transport):
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < math.inf:
-            raise GenmatchError(f"`epsilon` must be a positive number, got {self.epsilon!r}; for epsilon = 0 use `OptimalTransport()`.")
+        number_in("(0, inf)", self.epsilon, "epsilon", "for epsilon = 0 use `OptimalTransport()`")
 
     def plan(self, cost: Tensor) -> Tensor:
         """The entropic plan of squared distances (n, n), float64; rows and columns sum to 1 / n up to rounding."""

@@ -16,14 +16,13 @@ Source: "Flow Matching with General Discrete Paths" (Shaul et al., ICLR 2025), h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError, number_in, unknown
 from genmatch.paths.base import check_schedule
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import AveragedRates, TablePath
@@ -66,7 +65,7 @@ class Metric(TablePath):
         scale: float = 1.0,
         schedule: Schedule = CondOT(),  # noqa: B008 (immutable)
     ) -> None:
-        self.power, self.scale = _positive(power, "power"), _positive(scale, "scale")
+        self.power, self.scale = (number_in("(0, inf)", value, name, "1 is the default") for value, name in ((power, "power"), (scale, "scale")))
         self.distance = _checked(_distances(distance, vocab_size, embeddings)) ** self.power
         self.space = Categorical(shape, len(self.distance))
         self.schedule = check_schedule(schedule)
@@ -170,9 +169,3 @@ def _checked(distance: Tensor) -> Tensor:
             i, j = where.nonzero()[0].tolist()
             raise GenmatchError(f"`distance` is not a distance: it has {fault}, found d({i}, {j}) = {distance[i, j]:.6g}.")
     return distance
-
-
-def _positive(value: float, name: str) -> float:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise GenmatchError(f"`{name}` of a metric path must be positive and finite, got {value!r}.")
-    return float(value)

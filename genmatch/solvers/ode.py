@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
@@ -73,9 +73,7 @@ class Dopri5(Solver):
     kinds = _DRIFT
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6) -> None:
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise GenmatchError(f"`rtol` and `atol` must be non-negative and not both zero, got {rtol} and {atol}.")
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol = tolerances(rtol, atol)
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         from torchdiffeq import odeint
@@ -87,6 +85,15 @@ class Dopri5(Solver):
         interval = torch.stack([t[0], s[0]])
         options = {"step_t": interval[1:], "dtype": interval.dtype}
         return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]
+
+
+def tolerances(rtol: float, atol: float) -> tuple[float, float]:
+    """Returns `rtol` and `atol` as floats, or raises `GenmatchError` if one is negative or infinite, or both are zero."""
+    hint = "smaller is more exact, such as 1e-5"
+    rtol, atol = number_in("[0, inf)", rtol, "rtol", hint), number_in("[0, inf)", atol, "atol", hint)
+    if rtol == atol == 0:
+        raise GenmatchError("`rtol` and `atol` must not both be zero, as no step would be small enough; pass e.g. atol=1e-6.")
+    return rtol, atol
 
 
 def velocity_at(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.errors import number_in, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.chains import JUMP, chain_of
@@ -84,7 +84,7 @@ class Reveal(Solver):
     finishes = True
 
     def __init__(self, score: str) -> None:
-        if score not in SCORES:
+        if not isinstance(score, str) or score not in SCORES:
             raise unknown("score", str(score), list(SCORES))
         self.score = score
 
@@ -163,9 +163,7 @@ class Threshold(Reveal):
 
     def __init__(self, threshold: float = 0.9) -> None:
         super().__init__("confidence")
-        if not (isinstance(threshold, int | float) and 0 < threshold <= 1):
-            raise GenmatchError(f"`threshold` must be a probability in (0, 1], got {threshold!r}.")
-        self.threshold = float(threshold)
+        self.threshold = number_in("(0, 1]", threshold, "threshold", "it is a probability, and 1 reveals one position a call")
 
     def allowed(self, scores: Tensor) -> Tensor:
         return (scores >= self.threshold).sum(-1).clamp(min=1)
@@ -188,9 +186,7 @@ class EntropyBounded(Reveal):
 
     def __init__(self, gamma: float = 0.1) -> None:
         super().__init__("entropy")
-        if not (isinstance(gamma, int | float) and gamma >= 0):
-            raise GenmatchError(f"`gamma` must be a number of nats, at least 0, got {gamma!r}.")
-        self.gamma = float(gamma)
+        self.gamma = number_in("[0, inf]", gamma, "gamma", "it is a number of nats, and 0 reveals one position a call")
 
     def allowed(self, scores: Tensor) -> Tensor:
         entropy = -scores

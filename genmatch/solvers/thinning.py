@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, Unfinished
+from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
@@ -29,6 +29,9 @@ class Thinning(Solver):
 
     Args:
         max_calls: network calls that a step may take before it is given up.
+
+    Raises:
+        GenmatchError: if `max_calls` is no positive integer.
     """
 
     order = math.inf
@@ -37,7 +40,7 @@ class Thinning(Solver):
     needs = ("intensity_bound",)
 
     def __init__(self, max_calls: int = 10_000) -> None:
-        self.max_calls = max_calls
+        self.max_calls = positive_integer(max_calls, "max_calls")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         now = t
