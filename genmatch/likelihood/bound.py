@@ -25,11 +25,9 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.likelihood.base import Likelihood, checked_end, prepared
 from genmatch.models import Condition, Model, Predictor, evaluating
+from genmatch.paths.visits import off_the_ends
 from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, batch_size, tree_map
-
-_EDGE = 1e-6
-"""How near to the ends of [0, 1] the variable of the integral goes: there a time would round to the end."""
 
 
 def elbo(
@@ -141,7 +139,7 @@ def _spread(n: int, draws: int, rng: torch.Generator) -> Tensor:
     shift = torch.rand(draws, dtype=torch.float64, device=rng.device, generator=rng)
     places = (torch.arange(n, dtype=torch.float64, device=rng.device).unsqueeze(-1) / n + shift) % 1
     u = (torch.arange(draws, device=rng.device) + places) / draws
-    return u.clamp(_EDGE, 1 - _EDGE)
+    return off_the_ends(u)
 
 
 def _stratified_variance(costs: Tensor) -> Tensor:

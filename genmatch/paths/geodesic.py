@@ -21,11 +21,11 @@ from genmatch.generators import Drift
 from genmatch.paths.base import Path, check_schedule
 from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.prediction import Prediction
+from genmatch.paths.visits import EARLIEST
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Manifold
 from genmatch.tensors import expand
 
-_START = 1e-3
 _TINY = 1e-300
 
 
@@ -118,7 +118,7 @@ class TangentVelocity(Prediction):
         self.space = path.space
         # Where kappa starts with slope zero, the velocity there says nothing of the data.
         rate = float(path.schedule.rate(torch.zeros(1, dtype=torch.float64)))
-        self.t_min = 0.0 if 0 < rate < torch.inf else _START
+        self.t_min = 0.0 if 0 < rate < torch.inf else EARLIEST
 
     def __repr__(self) -> str:
         return f"TangentVelocity({self.path})"

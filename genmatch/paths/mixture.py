@@ -35,7 +35,7 @@ from genmatch.paths.base import check_schedule
 from genmatch.paths.couplings import Coupling, check_coupling
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
-from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
+from genmatch.paths.visits import EARLIEST, Visit, by_kappa, time_of_kappa
 from genmatch.rows import integers
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -255,7 +255,7 @@ class CorrectorRates(Rates):
     Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, section 3.
     """
 
-    t_min = 1e-3
+    t_min = EARLIEST
     stationary = True
 
     def __init__(self, path: Mixture) -> None:

@@ -25,6 +25,7 @@ from genmatch.destinations import Chained
 from genmatch.generators import Jump
 from genmatch.paths.base import Path
 from genmatch.paths.rates import Rates
+from genmatch.paths.visits import LATEST
 from genmatch.spaces import Categorical
 from genmatch.tensors import draw_at, expand, uniforms
 
@@ -33,7 +34,7 @@ class TokenPath(Path):
     """A path of independent tokens. Subclasses define `likelihood`, `token_prob` and `rates`."""
 
     space: Categorical
-    t_end = 0.999
+    t_end = LATEST
 
     @property
     def signature(self) -> tuple[object, ...]:
