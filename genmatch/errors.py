@@ -61,7 +61,7 @@ def positive_integer(value: Any, name: str) -> int:
 
 
 def number_in(interval: str, value: Any, name: str, hint: str) -> float:
-    """Returns `value` as a float, or raises `GenmatchError` if it is no number in the interval.
+    """Returns `value` as a float, or raises `GenmatchError` if it is not a number in the interval.
 
     Args:
         interval: such as "[0, 1]", "(0, 1)" or "[0, inf)".

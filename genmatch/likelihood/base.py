@@ -81,7 +81,7 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats a coordinate); with an upper bound, an upper bound too. Infinite where it is no number of double precision."""
+        """exp(nats a coordinate); with an upper bound, an upper bound too. Infinite where float64 overflows."""
         return float(torch.tensor(self.mean / self.size, dtype=torch.float64).exp())
 
     @property

@@ -60,7 +60,7 @@ def elbo(
         The bound of each data point, in nats, with its standard error and what it is a bound of.
 
     Raises:
-        GenmatchError: if the process has no noise, its bound is infinite, the network is told what it is asked for, or an argument does not fit.
+        GenmatchError: if the process has no noise, its bound is infinite, the network sees the tokens that it predicts, or an argument does not fit.
 
     Example:
         >>> import genmatch as gm

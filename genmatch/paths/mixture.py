@@ -31,7 +31,7 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Jump, add_jumps
 from genmatch.generators import Mixture as EitherLaw
-from genmatch.paths.base import check_schedule
+from genmatch.paths.base import with_kappa
 from genmatch.paths.couplings import Coupling, check_coupling
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
@@ -62,8 +62,7 @@ class Mixture(TokenPath):
 
     def __init__(self, shape: tuple[int, ...], vocab_size: int, *, source: str | Tensor = "mask", schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         self.space = Categorical(shape, vocab_size, mask=isinstance(source, str) and source == "mask")
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
         self._name = source if isinstance(source, str) else "tokens"
         self.source_probs = _source_law(source, self.space)
         self._draw = _source_draw(self.source_probs, self.space)

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmatch.destinations import Chained
+from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.paths.base import Path
 from genmatch.paths.rates import Rates
@@ -152,3 +154,14 @@ class AveragedRates(Rates):
         pairs, index = (expand(time, x) * size + x).unique(return_inverse=True)
         states, moments = pairs % size, times[pairs // size]
         return torch.stack([self.jumps(states, torch.full_like(states, z), moments).sum(-1) for z in range(self.num_tokens)], -1)[index]
+
+
+def real_matrix(value: Any, name: str, shape: str) -> Tensor:
+    """Returns `value` as a finite matrix, float64, or raises `GenmatchError`; `shape` is what the message says of it, such as "(V, V)"."""
+    try:
+        matrix = torch.as_tensor(value).double()
+    except (TypeError, ValueError, RuntimeError):
+        raise GenmatchError(f"`{name}` must be a tensor of shape {shape}, got {value!r}.") from None
+    if matrix.dim() != 2 or not bool(matrix.isfinite().all()):
+        raise GenmatchError(f"`{name}` must be a finite tensor of shape {shape}, got shape {tuple(matrix.shape)}.")
+    return matrix

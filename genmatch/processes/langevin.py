@@ -55,5 +55,5 @@ class Langevin(VelocityProcess):
         return Drift(variance / 2 * self.predict(output, x, t, "score")) + Brownian(variance)
 
     def supports(self, ability: str) -> bool:
-        """These lead to data, and a corrector stays."""
+        """Not what leads to data: a corrector stays at p_t."""
         return ability not in ("bridge", "renoise", "gain") and super().supports(ability)

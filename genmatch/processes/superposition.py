@@ -97,7 +97,7 @@ class Superposition(MarkovProcess):
         return known
 
     def supports(self, ability: str) -> bool:
-        """What all processes do that are no correctors. With a corrector no transition is exact: its generator alone says how much it corrects."""
+        """What every process but the correctors supports; a transition only without correctors, which act through the generator alone."""
         if ability == "transition" and len(self._movers) < len(self.processes):
             return False
         return super().supports(ability) and all(self.processes[i].supports(ability) for i in self._movers)
@@ -163,7 +163,7 @@ class Superposition(MarkovProcess):
         return self._choose([process.finish(part, x, t, rng=rng) for process, part in self._moving(output)], t, rng)
 
     def _choose(self, ends: list[State], t: Tensor, rng: torch.Generator | None) -> State:
-        """For each sample the end of one process that is no corrector, drawn by the weights at `t`; `ends` are theirs, in order."""
+        """For each sample the end of one process, drawn by the weights at `t`; `ends` are those of the processes that are not correctors, in order."""
         chosen = draw_categorical(self.weights_at(t)[:, self._movers].log(), rng=rng)
         rows = torch.arange(len(chosen), device=chosen.device)
         return tree_map(lambda *values: torch.stack(values)[chosen, rows], *ends)
@@ -175,7 +175,7 @@ class Superposition(MarkovProcess):
         return [(process, output[name]) for name, process in zip(self.names, self.processes, strict=True)]
 
     def _moving(self, output: State) -> list[tuple[MarkovProcess, State]]:
-        """The same of those that are no correctors."""
+        """The same without the correctors."""
         parts = self._parts(output)
         return [parts[i] for i in self._movers]
 

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import Unfinished, positive_integer
-from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.ode import tolerances
+from genmatch.solvers.base import DRIFT, Predict, Solver
+from genmatch.solvers.ode import tolerances, velocity_of
 from genmatch.tensors import expand
 
 _STAGES = (
@@ -53,7 +52,7 @@ class Adaptive(Solver):
         max_calls: network calls that a sample may take between two times of the grid before it is given up.
 
     Raises:
-        GenmatchError: if a tolerance is negative, both are zero, or `max_calls` is no positive integer.
+        GenmatchError: if a tolerance is negative, both are zero, or `max_calls` is not a positive integer.
 
     Example:
         >>> import genmatch as gm
@@ -66,7 +65,7 @@ class Adaptive(Solver):
 
     order = 5
     calls = 0
-    kinds = frozenset({"drift"})
+    kinds = DRIFT
     rowwise = True
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6, max_calls: int = 10_000) -> None:
@@ -112,9 +111,7 @@ class Adaptive(Solver):
 
 def _velocity(process: MarkovProcess, predict: Any) -> Velocity:
     def velocity(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        output = predict(x, t, rows)
-        drift = Sum(*process.generator(output, x[rows], t[rows]).terms).drift
-        return torch.zeros_like(x[rows]) if drift is None else drift.velocity
+        return velocity_of(process, predict(x, t, rows), x[rows], t[rows])
 
     return velocity
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, number_in, positive_integer
 from genmatch.processes.base import MarkovProcess
 from genmatch.schedules import Schedule
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.solvers.denoising import denoising_of
 from genmatch.tensors import expand
 
@@ -41,7 +41,7 @@ class Circle(Solver):
         GenmatchError: if `scale` is not positive and finite.
     """
 
-    kinds = frozenset({"drift"})
+    kinds = DRIFT
     needs = ("gain",)
 
     def __init__(self, scale: float = 0.5) -> None:

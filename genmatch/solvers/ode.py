@@ -8,10 +8,8 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.tensors import expand
-
-_DRIFT = frozenset({"drift"})
 
 
 class Midpoint(Solver):
@@ -19,7 +17,7 @@ class Midpoint(Solver):
 
     order = 2
     calls = 2
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -32,7 +30,7 @@ class Heun(Solver):
 
     order = 2
     calls = 2
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -46,7 +44,7 @@ class RK4(Solver):
 
     order = 4
     calls = 4
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -70,7 +68,7 @@ class Dopri5(Solver):
 
     order = 5
     calls = 0
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6) -> None:
         self.rtol, self.atol = tolerances(rtol, atol)
@@ -98,5 +96,10 @@ def tolerances(rtol: float, atol: float) -> tuple[float, float]:
 
 def velocity_at(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:
     """The velocity that a process moves at, (B, *shape), for a generator that is a drift and nothing else."""
-    drift = Sum(*process.generator(predict(x, t), x, t).terms).drift
+    return velocity_of(process, predict(x, t), x, t)
+
+
+def velocity_of(process: MarkovProcess, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The same from the network's `output` at states `x` and times `t`."""
+    drift = Sum(*process.generator(output, x, t).terms).drift
     return torch.zeros_like(x) if drift is None else drift.velocity

@@ -24,6 +24,7 @@ https://arxiv.org/abs/2505.24857.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +34,8 @@ from torch import Tensor
 
 from genmatch.errors import number_in, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of
 from genmatch.tensors import draw_where, expand, read, uniforms
 
 _IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing", "turns")
@@ -45,10 +46,10 @@ _NEEDS: tuple[str, ...] = (*_IN_ORDER, "cavity")
 class FirstHitting(Solver):
     """For masks: each position at the moment in which the path reveals it, one call a position; exact at every time of the grid.
 
-    The number of calls does not depend on the grid: one for each position. Its order is that of a method without error.
+    The number of calls does not depend on the grid: one for each position.
     """
 
-    order = 1
+    order = math.inf
     calls = 0
     kinds = JUMP
     needs: tuple[str, ...] = _NEEDS
@@ -134,7 +135,7 @@ class TopK(Reveal):
         k: positions a network call; by default all that are due, which is one call a step.
 
     Raises:
-        GenmatchError: if the score is unknown, or `k` is no positive integer.
+        GenmatchError: if the score is unknown, or `k` is not a positive integer.
     """
 
     def __init__(self, score: str = "confidence", k: int | None = None) -> None:
@@ -190,7 +191,7 @@ class EntropyBounded(Reveal):
 
     def allowed(self, scores: Tensor) -> Tensor:
         entropy = -scores
-        # Where nothing is due both are infinite, and their difference is no number: not counted.
+        # Where nothing is due both are infinite, and their difference is NaN: not counted.
         return (entropy.cumsum(-1) - entropy <= self.gamma).sum(-1).clamp(min=1)
 
 

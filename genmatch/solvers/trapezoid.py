@@ -21,8 +21,8 @@ from torch import Tensor
 
 from genmatch.errors import number_in
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of, redraw
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of, redraw
 from genmatch.tensors import Indexed, bernoulli, draw_where, expand, uniforms
 
 _NEEDS = ("posterior", "noise", "redrawing")

@@ -44,15 +44,15 @@ class Space(ABC):
         return True
 
     def settle(self, x: State) -> State:
-        """States that were cast to another precision, as exactly in the space as that allows: `x` itself on flat spaces."""
+        """States that were cast to another precision, moved back into the space: `x` itself on flat spaces."""
         return x
 
     def project(self, x: State, v: State) -> State:
-        """The direction that the space has at the states `x` and that is nearest to `v`, (B, *shape): `v` itself on flat spaces."""
+        """The tangent vector at `x` that is nearest to `v`, (B, *shape): `v` itself on flat spaces."""
         return v
 
     def complete(self, x: State, token: int) -> State:
-        """States on the way as data of this space: what is no data yet, such as a mask, stands as `token`. Nothing to do without tokens."""
+        """States on the way, with `token` in place of what is not data yet, such as a mask; `x` itself on spaces without tokens."""
         return x
 
     @abstractmethod

@@ -30,7 +30,7 @@ def check_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
 
 
 def as_tensor(data: Any, name: str) -> Tensor:
-    """Returns `data` as a tensor, or raises `GenmatchError` if it is no array."""
+    """Returns `data` as a tensor, or raises `GenmatchError` if it is not an array."""
     try:
         return torch.as_tensor(data)
     except (TypeError, ValueError, RuntimeError) as error:
