@@ -38,17 +38,20 @@ class Reader:
         condition: keyword arguments of the network, one entry a sample.
         shape: of one output, (*shape, V).
         time_dtype: what times are given to the network in.
-
-    Attributes:
-        calls: network calls of each sample, (B,), once there was one.
     """
 
     def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
         self.model, self.condition, self.shape, self.time_dtype = model, condition, tuple(shape), time_dtype
         self.split = is_split(model)
         self.time_free = bool(getattr(model, "time_free", False))
-        self.calls: Tensor | None = None
+        self._calls = 0
+        self._calls_of_some: Tensor | None = None
         self._last: Lazy | None = None
+
+    @property
+    def calls(self) -> Tensor | int:
+        """Network calls so far: of each sample, (B,), or of all of them alike."""
+        return self._calls if self._calls_of_some is None else self._calls + self._calls_of_some
 
     def read(self, x: Tensor, t: Tensor) -> Lazy:
         """The output at states `x`, (B, *shape), and times `t`, (B,), of which nothing is computed yet."""
@@ -59,18 +62,20 @@ class Reader:
             self._last = output
         return output
 
-    def run(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """What the network knows of the samples with a True in `rows`: their features, or their outputs.
+    def run(self, x: Tensor, t: Tensor, rows: Tensor | None) -> Tensor:
+        """What the network knows of the samples with a True in `rows`, or of all: their features, or their outputs.
 
         Raises:
             GenmatchError: if the features do not have one row a token.
         """
-        if self.calls is None:
-            self.calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.calls += rows
-        every = bool(rows.all())
-        x, t = (x, t) if every else (x[rows], t[rows])
-        condition = self.condition if every else {name: value[rows] for name, value in self.condition.items()}
+        condition = self.condition
+        if rows is None:
+            self._calls += 1
+        else:
+            if self._calls_of_some is None:
+                self._calls_of_some = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+            self._calls_of_some += rows
+            x, t, condition = x[rows], t[rows], {name: value[rows] for name, value in condition.items()}
         known = (self.model.features if self.split else self.model)(x, t.to(self.time_dtype), **condition)  # type: ignore[attr-defined]
         if not self.split:
             check_output(self.shape, known, len(x))
@@ -109,34 +114,50 @@ class Lazy(Indexed):
         self._reader, self._x, self._t = reader, x, t
         self.shape, self.device = torch.Size((len(x), *reader.shape)), x.device
         self._known: Tensor | None = None
-        # Where in `_known` the sample is, or -1.
-        self._place = torch.full((len(x),), -1, device=x.device)
+        # Which samples are known, and where in `_known`; None where all are, in order.
+        self._seen: Tensor | None = None
+        self._place: Tensor | None = None
 
     def __getitem__(self, where: Tensor) -> Tensor:
         """The logits at the coordinates with a True in `where`, in order, (N, V)."""
         self.expect(where)
-        row, position = where.flatten(1).nonzero(as_tuple=True)
         if self._known is None and torch.is_grad_enabled():
             # A loss of no token at all still has a gradient, which is zero.
             self._learn(torch.arange(len(where), device=where.device) == 0)
         if self._known is None:
             return torch.empty(0, self.shape[-1], device=where.device)
+        where = where.flatten(1)
+        if self._place is None:
+            return self._reader.logits(self._known[where])
+        row, position = where.nonzero(as_tuple=True)
         return self._reader.logits(self._known[self._place[row], position])
 
     def expect(self, where: Tensor) -> None:
         """Runs the network on the samples with a True in `where` that it has not seen."""
-        self._learn(where.flatten(1).any(-1) & (self._place < 0))
+        if self._known is None or self._seen is not None:
+            rows = where.flatten(1).any(-1)
+            self._learn(rows if self._seen is None else rows & ~self._seen)
 
     def adopt(self, other: Lazy) -> None:
         """Takes over what `other` knows of samples that are still in the same state."""
-        if other._known is not None and len(other._x) == len(self._x):
-            same = (other._x == self._x).flatten(1).all(-1) & (other._place >= 0)
-            self._known, self._place = other._known[other._place[same]], torch.where(same, same.cumsum(0) - 1, -1)
+        if other._known is None or len(other._x) != len(self._x):
+            return
+        same = (other._x == self._x).flatten(1).all(-1)
+        if other._seen is not None:
+            same &= other._seen
+        self._known = other._known[same if other._place is None else other._place[same]]
+        self._seen, self._place = same, same.cumsum(0) - 1
 
     def _learn(self, rows: Tensor) -> None:
-        if not bool(rows.any()):
+        some = int(rows.sum())
+        if some == 0:
             return
-        known = self._reader.run(self._x, self._t, rows)
-        start = 0 if self._known is None else len(self._known)
-        self._place = torch.where(rows, start + rows.cumsum(0) - 1, self._place)
-        self._known = known if start == 0 else torch.cat([self._known, known])  # type: ignore[list-item]
+        if some == len(rows):
+            self._known, self._seen, self._place = self._reader.run(self._x, self._t, None), None, None
+            return
+        known, place = self._reader.run(self._x, self._t, rows), rows.cumsum(0) - 1
+        if self._known is None or self._seen is None or self._place is None:
+            self._known, self._seen, self._place = known, rows, place
+            return
+        self._place = torch.where(rows, len(self._known) + place, self._place)
+        self._known, self._seen = torch.cat([self._known, known]), self._seen | rows

@@ -146,7 +146,7 @@ class Predictor:
     def spent(self, n: int) -> Tensor:
         """Network calls that each of `n` samples took, (n,): a sample of which nothing was read took none."""
         whole = torch.full((n,), self._whole) + self._rows
-        return whole if self._reader is None or self._reader.calls is None else whole + self._reader.calls.cpu()
+        return whole if self._reader is None else whole + torch.as_tensor(self._reader.calls).cpu()
 
     def _asked(self, x: State, t: Tensor, condition: dict[str, Any]) -> State:
         output = self.model(x, t.to(self._dtype(x)), **condition)

@@ -41,7 +41,7 @@ class PrefixReader:
         time_dtype: what times are given to the network in.
 
     Attributes:
-        calls: network calls of each sample, (B,), once there was one.
+        calls: network calls of each sample so far, (B,), or 0.
     """
 
     def __init__(self, model: Model, condition: Mapping[str, Tensor], shape: Any, time_dtype: torch.dtype) -> None:
@@ -49,7 +49,7 @@ class PrefixReader:
         self.block: int | None = getattr(model, "block", None)
         self._whole = Reader(model, condition, shape, time_dtype)
         self.logits = self._whole.logits
-        self.calls: Tensor | None = None
+        self.calls: Tensor | int = 0
         self._memory: dict[Any, Any] = {}
         self._tokens: Tensor | None = None
         self._features: Tensor | None = None
@@ -65,7 +65,7 @@ class PrefixReader:
         if self.block is not None:
             stop = min(-(-stop // self.block) * self.block, self.shape[0])
         if self._features is None or start < stop:
-            self.calls = rows.long() + (0 if self.calls is None else self.calls)
+            self.calls = self.calls + rows.long()
             new = self.model.resume(x, t.to(self.time_dtype), self._memory, start, stop, **self.condition)  # type: ignore[attr-defined]
             self._features = new if self._features is None else torch.cat([self._features[:, :start], new], 1)
             self._tokens = x

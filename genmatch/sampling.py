@@ -286,15 +286,18 @@ def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, 
     ones = torch.ones(batch_size(x), dtype=torch.float64, device=device)
     # Where a prediction says nothing at t = 0, the first moment of noise is skipped.
     grid = [max(t, process.t_min) for t in times.tolist()]
-    x = predict.keep(x, grid[0] * ones)
+    now = grid[0] * ones
+    x = predict.keep(x, now)
     yield x
     for t, s in itertools.pairwise(grid):
+        later = s * ones
         if s == 1 and solver.order > 2 and ending is not solver and t < 1 - _HANDOVER:
-            x = solver.step(process, ask, x, t * ones, (1 - _HANDOVER) * ones, rng=rng)
-            t = 1 - _HANDOVER
+            handover = (1 - _HANDOVER) * ones
+            x, now = solver.step(process, ask, x, now, handover, rng=rng), handover
         if t < s:
             step, output = (ending.step, ask_at_the_end) if s == 1 else (solver.step, ask)
-            x = predict.keep(step(process, output, x, t * ones, s * ones, rng=rng), s * ones)
+            x = predict.keep(step(process, output, x, now, later, rng=rng), later)
+        now = later
         yield x
 
 

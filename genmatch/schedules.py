@@ -91,17 +91,18 @@ class Schedule(ABC):
         return (sigma_t - self.sigma(s)) / sigma_t
 
     def time_at(self, sigma: Tensor) -> Tensor:
-        """The time at which a falling sigma has the given values, float64, by bisection.
+        """The time at which a falling sigma has the given values, float64; 0 or 1 beyond its range. By bisection unless a schedule knows better.
 
         Example:
             >>> Cosine().time_at(Cosine().sigma(torch.tensor([0.0, 0.25, 1.0])))
             tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
         """
+        ends = self.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
         middle = _bisect(lambda t: self.sigma(t) > sigma, sigma)
-        return torch.where(sigma <= 0, 1.0, torch.where(sigma >= 1, 0.0, middle))
+        return torch.where(sigma <= ends[1], 1.0, torch.where(sigma >= ends[0], 0.0, middle))
 
     def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time at which `log_snr` has the given values, float64, by bisection; 0 or 1 beyond its range.
+        """The time at which `log_snr` has the given values, float64; 0 or 1 beyond its range. By bisection unless a schedule knows better.
 
         Example:
             >>> CondOT().time_at_log_snr(torch.tensor([-torch.inf, 0.0, torch.inf]))
@@ -146,6 +147,12 @@ class CondOT(Schedule):
     def kappa(self, t: Tensor) -> Tensor:
         return t.double()
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return (1 - sigma.double()).clamp(0, 1)
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(log_snr.double())
+
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
@@ -165,6 +172,12 @@ class Cosine(Schedule):
 
     def kappa(self, t: Tensor) -> Tensor:
         return torch.where(t < 0.5, 2 * torch.sin(math.pi / 4 * t.double()) ** 2, 1 - self.sigma(t))
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return 2 / math.pi * torch.acos(sigma.double().clamp(0, 1))
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return 2 / math.pi * torch.atan(torch.exp(log_snr.double()))
 
 
 @dataclass(frozen=True)
@@ -196,6 +209,12 @@ class Polynomial(Schedule):
 
     def kappa(self, t: Tensor) -> Tensor:
         return self.alpha(t)
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return (1 - sigma.double()).clamp(0, 1) ** (1 / self.n)
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(log_snr.double()) ** (1 / self.n)
 
 
 @dataclass(frozen=True)
@@ -233,6 +252,18 @@ class VP(Schedule):
     def d_sigma(self, t: Tensor) -> Tensor:
         return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return self._time_of(-torch.log1p(-(sigma.double().clamp(0, 1) ** 2)))
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return self._time_of(torch.logaddexp(torch.zeros((), dtype=torch.float64, device=log_snr.device), -2 * log_snr.double()))
+
+    def _time_of(self, integral: Tensor) -> Tensor:
+        """The time at which B has the given values: the positive root of a quadratic, written without a difference."""
+        integral = integral.clamp(max=float(self._integral(torch.zeros(()))))
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
+        return (1 - 2 * integral / (self.beta_min + root)).clamp(0, 1)
+
     @property
     def caveats(self) -> dict[str, str]:
         alpha_0 = float(self.alpha(torch.zeros(())))
@@ -266,6 +297,12 @@ class VE(Schedule):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         return self.sigma(t) * math.log(self.sigma_min / self.sigma_max)
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return self.time_at_log_snr(-sigma.double().log())
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return ((log_snr.double() + math.log(self.sigma_max)) / math.log(self.sigma_max / self.sigma_min)).clamp(0, 1)
 
     @property
     def source_std(self) -> float:

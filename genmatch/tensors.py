@@ -6,6 +6,7 @@ shape (B,): schedules lose digits in float32.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,7 @@ def named_leaves(state: State, name: str) -> dict[str, Any]:
 
 def precise(value: Tensor) -> Tensor:
     """The value in float32 or better."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value if value.dtype == torch.float32 else value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def batch_size(state: State) -> int:
@@ -146,15 +147,18 @@ def read(logits: Tensor | Indexed, where: Tensor, function: Callable[..., Tensor
         function: takes logits (n, S), and the values of `others` there, (n,) each, and returns (n,).
         others: more about each coordinate, (B, *shape).
     """
-    if isinstance(logits, Indexed):
-        logits.expect(where)
     size = max(1, _PIECE // logits.shape[-1])
 
     def pieces(*values: Tensor) -> list[Tensor]:
+        if len(values[0]) <= size:
+            return [function(*values)]
         return [function(*piece) for piece in zip(*(value.split(size) for value in values), strict=True)]
 
-    results = [pieces(logits[part], *(other[part] for other in others)) for part in portions(where, max(1, _PORTION // logits.shape[-1]))]
-    return torch.cat([piece for pieces in results for piece in pieces])
+    parts = portions(where, max(1, _PORTION // logits.shape[-1]))
+    if len(parts) > 1 and isinstance(logits, Indexed):
+        logits.expect(where)
+    results = [piece for part in parts for piece in pieces(logits[part], *(other[part] for other in others))]
+    return torch.cat(results) if len(results) > 1 else results[0]
 
 
 def whole(logits: Tensor | Indexed) -> Tensor:
@@ -210,31 +214,35 @@ def _invert(logits: Tensor, uniform: Tensor) -> Tensor:
 
     Weights are summed up in float64: first over blocks, and then inside the block in which the sum passes.
     """
+    logits, uniform = precise(logits.detach()), uniform.double().unsqueeze(-1)
     n, size = logits.shape
     width = min(size, _BLOCK)
     blocks = -(-size // width)
     if blocks == 1:
-        inside = (logits.detach() - logits.detach().amax(-1, keepdim=True)).exp().cumsum(-1, dtype=torch.float64)
-        _check_law(inside)
-        return _passes(inside, uniform.double().unsqueeze(-1) * inside[:, -1:]).squeeze(-1)
-    weights = torch.zeros(n, blocks * width, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-    weights[:, :size] = logits.detach()
-    weights[:, :size].sub_(logits.detach().amax(-1, keepdim=True)).exp_()
+        inside = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+        return _passes(inside, uniform * _total(inside)).squeeze(-1)
+    weights = torch.zeros(n, blocks * width, dtype=logits.dtype, device=logits.device)
+    weights[:, :size] = logits
+    weights[:, :size].sub_(logits.amax(-1, keepdim=True)).exp_()
     weights = weights.view(n, blocks, width)
     sums = weights.sum(-1, dtype=torch.float64).cumsum(-1)
-    _check_law(sums)
-    goal = uniform.double().unsqueeze(-1) * sums[:, -1:]
+    goal = uniform * _total(sums)
     block = _passes(sums, goal)
     before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)), 0)
     inside = weights[torch.arange(n, device=logits.device), block.squeeze(-1)].cumsum(-1, dtype=torch.float64)
-    return (block * width + _passes(inside, goal - before)).squeeze(-1)
+    # A block is summed up in another order than before: rounding can put the goal at its end.
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
+    return (block * width + torch.minimum(_passes(inside, goal - before), last)).squeeze(-1)
 
 
-def _check_law(sums: Tensor) -> None:
-    if bool(sums[:, -1].isnan().any()):
+def _total(sums: Tensor) -> Tensor:
+    """The last of growing sums, (N, K), of which there must be one, (N, 1)."""
+    total = sums[..., -1:]
+    if math.isnan(float(total.sum())):
         raise GenmatchError("the logits of tokens must not be NaN, nor all -inf; the model that made them has diverged.")
+    return total
 
 
 def _passes(sums: Tensor, goal: Tensor) -> Tensor:
-    """Where growing sums, (N, K), first pass a goal, (N, 1); where they reach their end, if rounding has put the goal beyond it."""
-    return torch.minimum(torch.searchsorted(sums, goal, right=True), torch.searchsorted(sums, sums[:, -1:].contiguous()))
+    """Where growing sums, (N, K), first pass a goal, (N, 1). A float64 number below 1 times the last sum is below the last sum."""
+    return torch.searchsorted(sums, goal, right=True)

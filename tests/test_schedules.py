@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial
+from genmatch.schedules import VE, VP, CondOT, Cosine, Polynomial, Schedule
 from tests.toys import SCHEDULES, TOKEN_SCHEDULES, name_of
 
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name_of)
@@ -158,3 +158,12 @@ BAD = [(Polynomial, (0.0,)), (Polynomial, (math.inf,)), (VP, (2.0, 1.0)), (VP, (
 def test_impossible_parameters_are_refused(kind, arguments):
     with pytest.raises(gm.GenmatchError, match="got"):
         kind(*arguments)
+
+
+@every
+def test_closed_inverses_are_those_by_bisection(schedule):
+    for values, name in ((schedule.sigma(TIMES), "time_at"), (schedule.log_snr(TIMES), "time_at_log_snr")):
+        beyond = torch.tensor([-1e3, 1e3] if name == "time_at_log_snr" else [1e3, 0.0], dtype=torch.float64)
+        for method in (getattr(schedule, name), lambda values, name=name: getattr(Schedule, name)(schedule, values)):
+            assert torch.allclose(method(values), TIMES, rtol=1e-9, atol=1e-12)
+            assert method(beyond).tolist() == pytest.approx([0.0, 1.0], abs=1e-12)

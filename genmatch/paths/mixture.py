@@ -65,6 +65,7 @@ class Mixture(TokenPath):
         self.schedule = with_kappa(schedule)
         self._name = source if isinstance(source, str) else "tokens"
         self.source_probs = _source_law(source, self.space)
+        self._can_be_noise = self.source_probs > 0
         self._draw = _source_draw(self.source_probs, self.space)
 
     def __repr__(self) -> str:
@@ -100,15 +101,14 @@ class Mixture(TokenPath):
 
     def source_prob(self, x: Tensor) -> Tensor:
         """p_0^j(x_j), the probability of each token of `x` under the source, float64, (B, *shape)."""
-        law = self.source_probs.to(x.device)
-        return law[x] if law.dim() == 1 else law.expand(len(x), *law.shape).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+        return _looked_up(self.source_probs, x)
 
     def is_noise(self, x: Tensor) -> Tensor:
         """Where a token can be noise, (B, *shape): elsewhere the source never puts it, so it must be data.
 
         With the mask as source these are the masked positions.
         """
-        return self.source_prob(x) > 0
+        return _looked_up(self._can_be_noise, x)
 
     def likelihood(self, x: Tensor, t: Tensor) -> Tensor:
         values = torch.arange(self.space.vocab_size, device=x.device)
@@ -277,6 +277,12 @@ def _probability_of(log_probs: Tensor, x: Tensor) -> Tensor:
     is_token = x < log_probs.shape[-1]
     index = torch.where(is_token, x, 0).unsqueeze(-1)
     return torch.where(is_token, log_probs.gather(-1, index).squeeze(-1).exp(), 0).double()
+
+
+def _looked_up(table: Tensor, x: Tensor) -> Tensor:
+    """The entry for each token of `x`, (B, *shape), in a table over states, (S,) or (*shape, S)."""
+    table = table.to(x.device)
+    return table[x] if table.dim() == 1 else table.expand(len(x), *table.shape).gather(-1, x.unsqueeze(-1)).squeeze(-1)
 
 
 def _source_law(source: Any, space: Categorical) -> Tensor:

@@ -15,6 +15,7 @@ Differential Equations I" (Hairer, Norsett & Wanner, 1993), sections II.1 and II
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from genmatch.schedules import Schedule
 from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.solvers.denoising import denoising_of
 from genmatch.tensors import expand
+
+_GAUSS = torch.tensor([[0.5 - math.sqrt(1 / 12)], [0.5 + math.sqrt(1 / 12)]], dtype=torch.float64)
+"""Nodes in (0, 1) of the rule of equal weights."""
 
 
 class Circle(Solver):
@@ -143,21 +147,13 @@ class _Turn:
 
 
 def _area(known: list[tuple[Tensor, Tensor]], start: Tensor, end: Tensor) -> Tensor:
-    """The integral from `start` to `end` of the polynomial through known slopes, in Newton's form."""
-    angles, differences = [angle for angle, _ in known], [slope for _, slope in known]
-    basis, area = [torch.ones_like(start)], expand(end - start, differences[0]) * differences[0]
-    for j in range(1, len(known)):
-        differences = [(differences[i] - differences[i + 1]) / expand(angles[i] - angles[i + j], differences[i]) for i in range(len(known) - j)]
-        basis = _times(basis, angles[0] - angles[j - 1])
-        powers = (((end - angles[0]) ** k - (start - angles[0]) ** k) / k for k in range(1, j + 2))
-        area = area + expand(sum((c * power for c, power in zip(basis, powers, strict=True)), torch.zeros_like(start)), area) * differences[0]
-    return area
-
-
-def _times(polynomial: list[Tensor], gap: Tensor) -> list[Tensor]:
-    """The coefficients of p(u) (u + gap), the constant first."""
-    zero = torch.zeros_like(gap)
-    return [higher + gap * own for higher, own in zip([zero, *polynomial], [*polynomial, zero], strict=True)]
+    """The integral from `start` to `end` of the polynomial through known slopes, by its Lagrange basis and Gauss's two nodes, exact up to degree 3."""
+    angles, itself = torch.stack([angle for angle, _ in known]), torch.eye(len(known), dtype=torch.bool, device=start.device).unsqueeze(-1)
+    nodes = start + (end - start) * _GAUSS.to(start.device)
+    shares = (nodes.view(2, 1, 1, -1) - angles) / (angles.unsqueeze(1) - angles + itself)
+    weights = (end - start) * shares.masked_fill(itself, 1).prod(2).mean(0)
+    slopes = torch.stack([slope for _, slope in known])
+    return (weights.to(slopes.dtype).reshape(*weights.shape, *[1] * (slopes.dim() - 2)) * slopes).sum(0)
 
 
 class RungeKutta(Circle):

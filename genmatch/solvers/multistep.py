@@ -50,25 +50,28 @@ class Multistep(Solver):
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         denoising, output = denoising_of(process), predict(x, t)
-        log_snr = denoising.path.schedule.log_snr
-        if bool(log_snr(s).isposinf().any()):
+        end = denoising.path.schedule.log_snr(s)
+        if bool(end.isposinf().any()):
             raise GenmatchError("2M cannot step into sigma = 0, where log-SNR is infinite; end the grid before 1, or let `gm.simulate` take the last step.")
         data = denoising.predict(output, x, t, "data")
-        last, self._last = self._last, _Prediction(t, s, data)
         y = process.transition(output, x, t, s, rng=rng)
-        if last is None or not last.leads_to(x, t):
+        last, goes_on = self._last, self._last is not None and self._last.leads_to(x, t)
+        start = last.end if last is not None and goes_on else denoising.path.schedule.log_snr(t)
+        self._last = _Prediction(s, data, start, end)
+        if last is None or not goes_on:
             return y
-        c = (log_snr(s) - log_snr(t)) / (2 * (log_snr(t) - log_snr(last.t)))
+        c = (end - start) / (2 * (start - last.start))
         return y + expand(c * denoising.gain(t, s), x) * (data - last.data)
 
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What was predicted at `t`, at the start of a step to `s`."""
+    """The data predicted at the start of a step to `s`, and the log-SNR at its two ends."""
 
-    t: Tensor
     s: Tensor
     data: Tensor
+    start: Tensor
+    end: Tensor
 
     def leads_to(self, x: Tensor, t: Tensor) -> bool:
         """Whether states `x` at `t` are where that step ended."""
