@@ -1,4 +1,4 @@
-"""Derivatives of test functions, which the action of a generator needs."""
+"""Derivatives and differences of test functions, of which the action of a generator is made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+
+_AT_ONCE = 2**20
+"""Coordinates of states at which `differences` evaluates a test function at a time: bounds its memory."""
 
 
 def gradient(f: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = False) -> Tensor:
@@ -44,3 +47,31 @@ def second_derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             (row,) = torch.autograd.grad(slope[:, i].sum(), x, retain_graph=True, materialize_grads=True)
             columns.append(row.flatten(1)[:, i])
     return torch.stack(columns, -1).view_as(x).detach()
+
+
+def differences(f: Callable[[Tensor], Tensor], x: Tensor, intensity: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """What single jumps change of `f`, per unit time, (B,): sum over j and k of intensity_j weights_jk (f(x with x_j = values_jk) - f(x)).
+
+    Args:
+        f: a function of states (B, *shape) with values (B,).
+        x: states, (B, *shape).
+        intensity: rate of each coordinate's clock, (B, *shape).
+        values: where a coordinate may land, broadcastable to (B, *shape, K).
+        weights: probability of each of the values, broadcastable to (B, *shape, K).
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> differences(lambda x: x.sum(-1), x, torch.tensor([[1.0, 3.0]]), torch.tensor([0.0, 10.0]), torch.tensor([0.5, 0.5]))  # 1 x 4 + 3 x 3
+        tensor([13.])
+    """
+    values, weights = (v.expand(*x.shape, v.shape[-1]).flatten(1, -2) for v in (values, weights))
+    flat, here, intensity = x.flatten(1), f(x), intensity.flatten(1)
+    total = torch.zeros_like(here)
+    at_once = max(1, _AT_ONCE // max(1, x.numel()))
+    for j in range(flat.shape[1]):
+        for some, weight in zip(values[:, j].split(at_once, -1), weights[:, j].split(at_once, -1), strict=True):
+            there = flat.repeat_interleave(some.shape[-1], 0)
+            there[:, j] = some.flatten()
+            change = f(there.view(-1, *x.shape[1:])).view(len(x), -1) - here.unsqueeze(-1)
+            total = total + (torch.nan_to_num(intensity[:, j, None] * weight).to(here.dtype) * change).sum(-1)
+    return total

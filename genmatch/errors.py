@@ -58,3 +58,25 @@ def positive_integer(value: Any, name: str) -> int:
     if number < 1:
         raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
     return number
+
+
+def number_in(interval: str, value: Any, name: str, hint: str) -> float:
+    """Returns `value` as a float, or raises `GenmatchError` if it is not a number in the interval.
+
+    Args:
+        interval: such as "[0, 1]", "(0, 1)" or "[0, inf)".
+        value: what was given.
+        name: of the argument.
+        hint: how to mend it.
+
+    Example:
+        >>> number_in("[0, 1]", 0.5, "keep", "1 is the exact step")
+        0.5
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    inside = (
+        isinstance(value, int | float) and low <= value <= high and not (value == low and interval[0] == "(") and not (value == high and interval[-1] == ")")
+    )
+    if not inside:
+        raise GenmatchError(f"`{name}` must be a number in {interval}, got {value!r}; {hint}.")
+    return float(value)

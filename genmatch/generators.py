@@ -26,21 +26,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from genmatch.calculus import gradient, second_derivatives
+from genmatch.calculus import differences, gradient, second_derivatives
 from genmatch.destinations import Binned, Categorical, Chained, Destination, Levels, Mixture, PointMass
 from genmatch.errors import GenmatchError
+from genmatch.path_kl import diffusion_kl, jump_kl
 from genmatch.reprs import described
 from genmatch.rows import normal
 from genmatch.spaces import Categorical as CategoricalSpace
 from genmatch.spaces import Manifold, Space, TestFunction
-from genmatch.tensors import State, batch_size, bernoulli, expand, leaves, tree_map
+from genmatch.tensors import State, batch_size, bernoulli, expand, tree_map
 
 __all__ = ["Binned", "Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Levels", "Mixture", "PointMass", "Sum"]
 
 T = TypeVar("T", bound="Generator")
-
-_AT_ONCE = 2**20
-"""Coordinates of states at which a test function is evaluated at a time: bounds the memory of `Jump.apply`."""
 
 Weight = float | Tensor
 """A non-negative number, or one for each sample, shape (B,)."""
@@ -208,19 +206,7 @@ class Jump(Generator):
         return frozenset({"jump"})
 
     def apply(self, f: TestFunction, x: Tensor) -> Tensor:
-        values, weights = self.destination.atoms()
-        values, weights = values.expand(*x.shape, values.shape[-1]), weights.expand(*x.shape, weights.shape[-1])
-        values, weights, intensity = values.flatten(1, -2), weights.flatten(1, -2), self.intensity.flatten(1)
-        flat, here = x.flatten(1), f(x)
-        total = torch.zeros_like(here)
-        at_once = max(1, _AT_ONCE // max(1, x.numel()))
-        for j in range(flat.shape[1]):
-            for some, weight in zip(values[:, j].split(at_once, -1), weights[:, j].split(at_once, -1), strict=True):
-                there = flat.repeat_interleave(some.shape[-1], 0)
-                there[:, j] = some.flatten()
-                change = f(there.view(-1, *x.shape[1:])).view(len(x), -1) - here.unsqueeze(-1)
-                total = total + (torch.nan_to_num(intensity[:, j, None] * weight).to(here.dtype) * change).sum(-1)
-        return total
+        return differences(f, x, self.intensity, *self.destination.atoms())
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
         probability = -torch.expm1(-_spread(h, self.intensity) * self.intensity)
@@ -256,18 +242,6 @@ class Jump(Generator):
                 y = x.flatten(1).clone()
                 y[:, j] = v
                 yield y.view_as(x), rates[:, j, v]
-
-    def kl_to(self, other: Jump, x: Tensor) -> Tensor:
-        """Generalised Kullback-Leibler divergence of the rates a from b, those of `other`: sum over y != x of a log(a / b) - a + b, shape (B,)."""
-        values, weights = self.destination.atoms()
-        values = values.expand(*x.shape, values.shape[-1])
-        flow = self.intensity.unsqueeze(-1) * weights.expand(values.shape)
-        moves = (values != x.unsqueeze(-1)) & (flow > 0)
-        # A one stands in where nothing moves: 0 / 0 there would spoil the gradient of the rest.
-        one, two = (torch.where(moves, jump.intensity.unsqueeze(-1) * jump.destination.density(values), 1) for jump in (self, other))
-        gain = torch.where(moves, flow * (one / two).log(), 0).sum(-1)
-        exits = [jump.intensity * (1 - jump.destination.mass(x.unsqueeze(-1)).squeeze(-1)) for jump in (self, other)]
-        return (gain - exits[0] + exits[1]).flatten(1).sum(-1)
 
 
 class Sum(Generator):
@@ -308,9 +282,12 @@ class Sum(Generator):
 
     def kl(self, other: Generator, x: Tensor) -> Tensor:
         other = Sum(*other.terms)
-        total = _diffusion_kl(self, other, x)
+        drifts = [g.drift.velocity if g.drift else None for g in (self, other)]
+        variances = [g.brownian.variance if g.brownian else None for g in (self, other)]
+        total = diffusion_kl(x, drifts, variances)
         if some := self.jump or other.jump:
-            total = total + (self.jump or _still(some)).kl_to(other.jump or _still(some), x)
+            intensities = [g.jump.intensity if g.jump else torch.zeros_like(some.intensity) for g in (self, other)]
+            total = total + jump_kl(x, intensities, [(g.jump or some).destination for g in (self, other)])
         return total
 
 
@@ -386,21 +363,3 @@ def add_jumps(a: Jump, b: Jump) -> Jump:
     """The sum of two jumps: rates add, and destinations mix in proportion."""
     total = a.intensity + b.intensity
     return Jump(total, Mixture(a.destination, b.destination, torch.where(total > 0, b.intensity / total, torch.zeros_like(total))))
-
-
-def _still(jump: Jump) -> Jump:
-    return Jump(torch.zeros_like(jump.intensity), jump.destination)
-
-
-def _diffusion_kl(one: Sum, two: Sum, x: State) -> Tensor:
-    """Girsanov: |u - v|^2 / (2 g^2) for equal g, infinite where they differ."""
-    n = batch_size(x)
-    state = leaves(x)[0]
-    if not state.is_floating_point():
-        return torch.zeros(n, dtype=torch.float64, device=state.device)
-    zero = torch.zeros_like(x)
-    u, v = (g.drift.velocity if g.drift else zero for g in (one, two))
-    g2, h2 = (g.brownian.variance.expand_as(x) if g.brownian else zero for g in (one, two))
-    gap = (u - v) ** 2
-    rate = torch.where(gap > 0, gap / (2 * g2), zero)
-    return torch.where(g2 == h2, rate, torch.full_like(x, math.inf)).flatten(1).sum(-1)

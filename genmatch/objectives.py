@@ -23,11 +23,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.paths.visits import Visit
+from genmatch.paths.visits import Visit, off_the_ends
 from genmatch.processes.base import MarkovProcess, Predict
 from genmatch.tensors import State, batch_size, leaves, tree_map
-
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class _Bound(Objective):
     def draw(self, process: MarkovProcess, x1: State, condition: Mapping[str, Any], rng: torch.Generator) -> Draw:
         if not process.has_noise:
             raise GenmatchError(f"{process} moves without noise and has no likelihood bound to train on; leave `objective` at 'divergence'.")
-        u = low_discrepancy_times(batch_size(x1), 0.0, rng=rng).clamp(_EDGE, 1 - _EDGE)
+        u = off_the_ends(low_discrepancy_times(batch_size(x1), 0.0, rng=rng))
         visit = self.visit(process, x1, u, rng)
         return Draw(x1, visit.x, visit.t, {"weight": visit.weight})
 

@@ -284,8 +284,8 @@ def test_a_sample_needs_its_noise():
 BAD = {
     "a name": (lambda: Gaussian((2,), coupling="ot"), "`coupling` must be a Coupling, got 'ot'"),
     "a name, on a manifold": (lambda: Geodesic(Sphere(2), coupling=None), "`coupling` must be a Coupling, got None"),
-    "no entropy": (lambda: Sinkhorn(0.0), "`epsilon` must be a positive number, got 0.0; for epsilon = 0 use `OptimalTransport"),
-    "a continuous condition": (lambda: COUPLED.start(points(3), torch.rand(3)), "the condition `condition` of torch.float32 has no equal values.*integer labels"),
+    "no entropy": (lambda: Sinkhorn(0.0), r"`epsilon` must be a number in \(0, inf\), got 0.0; for epsilon = 0 use `OptimalTransport"),
+    "a continuous condition": (lambda: COUPLED.start(points(3), torch.rand(3)), "the condition `condition` of torch.float32 has continuous values.*integer labels"),
     "a short condition": (lambda: COUPLED.start(points(3), {"label": torch.zeros(2)}), r"`label` must be a tensor with one entry for each of 3 data points, got \(2,\)"),
     "a condition without end": (lambda: COUPLED.start(points(3), {"label": 1}), "`label` must be a tensor .* got int"),
     "two coupled parts": (lambda: gm.paths.Product(a=COUPLED, b=Gaussian((1,)), c=COUPLED), "at most one part of a product may have a coupling, got `a`, `c`"),

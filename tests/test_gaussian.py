@@ -141,7 +141,7 @@ BAD = [
     (lambda: gm.Diffusion("path"), "Diffusion needs a Gaussian path, got 'path'"),
     (lambda: gm.Flow(line(), prediction="velocty"), "unknown prediction `velocty`; did you mean `velocity`"),
     (lambda: gm.Flow(line(), prediction=None), "unknown prediction `None`.*Known: data, noise, score, velocity"),
-    (lambda: gm.Diffusion(line(), noise=-1.0), "`noise` must be a non-negative number or a function of t, got -1.0"),
+    (lambda: gm.Diffusion(line(), noise=-1.0), r"`noise` must be a number in \[0, inf\), got -1.0; a function of t"),
     (lambda: gm.Diffusion(line(), noise=float("nan")), "got nan"),
     (lambda: gm.Diffusion(line(), noise="high"), "got 'high'"),
     (lambda: gm.Diffusion(line(), noise=None), "got None"),

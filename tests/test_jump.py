@@ -266,7 +266,7 @@ def test_divergence_of_two_jump_processes():
         (lambda: gm.Superposition([gm.Langevin(PATH)], weights=[1.0]), "over all processes but correctors, got 0"),
         (lambda: gm.JumpProcess(COUPLED, bins=ATOMS), "a jump process needs noise that is independent"),
         (lambda: gm.Langevin(COUPLED), "a corrector needs noise that is independent"),
-        (lambda: gm.Langevin(PATH, noise=-1.0), "finite non-negative"),
+        (lambda: gm.Langevin(PATH, noise=-1.0), r"`noise` must be a number in \[0, inf\), got -1.0"),
         (lambda: gm.Langevin(gm.paths.Mixture((2,), 3)), "needs a Gaussian path"),
         (lambda: gm.sample(gm.Langevin(PATH), lambda x, t: x, 3, steps=2), "generates nothing by itself"),
     ],

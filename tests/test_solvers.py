@@ -174,15 +174,3 @@ def test_samples_of_a_diffusion_have_the_law_at_every_time(noise):
         second = float((law.weights * ((time * law.means) ** 2 + variance)).sum())
         assert abs(float(x.mean()) - mean) < 4 * math.sqrt((second - mean**2) / n) + 0.01
         assert abs(float((x**2).mean()) - second) < 4 * float((x**2).std()) / math.sqrt(n) + 0.015
-
-
-@pytest.mark.parametrize(("make", "message"), [(lambda: Dopri5(rtol=-1.0), "non-negative.*got -1.0"), (lambda: Dopri5(0.0, 0.0), "not both zero")])
-def test_impossible_tolerances_are_refused(make, message):
-    with pytest.raises(gm.GenmatchError, match=message):
-        make()
-
-
-@pytest.mark.parametrize("eta", [-0.1, math.inf, math.nan, "high", None])
-def test_impossible_noise_levels_are_refused(eta):
-    with pytest.raises(gm.GenmatchError, match=r"`eta` must be.*0 is DDIM and 1 ancestral"):
-        SDEExponential(eta)

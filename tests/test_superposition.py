@@ -64,6 +64,29 @@ def test_marginals_by_simulation(solver):
     assert float((exact - empirical).abs().max()) < 0.015
 
 
+class MovingCorrector(gm.Langevin):
+    """A corrector that claims a draw of its own, to where no other process goes."""
+
+    def transition(self, output, x, t, s, *, rng=None):
+        return x + 100
+
+    finish = transition
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_a_corrector_leads_nowhere_whatever_its_place(first):
+    flow, corrector = gm.Flow(LINE, "data"), MovingCorrector(LINE)
+    pairs = [(corrector, 0.5), (flow, 1.0)] if first else [(flow, 1.0), (corrector, 0.5)]
+    processes, weights = zip(*pairs, strict=True)
+    process = gm.Superposition(processes, weights, heads="shared")
+    x, t = torch.zeros(5, 1, dtype=torch.float64), torch.full((5,), 0.2, dtype=torch.float64)
+    assert torch.equal(process.finish(x + 1, x, t), flow.finish(x + 1, x, t))
+    # A step of one process would leave the correction out, or be nothing else.
+    assert "exact" not in gm.solvers.available(process)
+    with pytest.raises(gm.GenmatchError, match="defines no `transition`; use solver='euler'"):
+        process.transition(x + 1, x, t, t + 0.3)
+
+
 def test_the_same_calls_train_and_sample_it():
     process = SUPERPOSITIONS[0]
 

@@ -28,6 +28,7 @@ from genmatch.solvers import Solver
 from genmatch.spaces import Sphere
 
 _START, _END = 0.1, 0.8
+"""The interval of a toy, away from both ends, where rates are large."""
 _SLACK = 0.3
 """How far the measured order may stay below the declared one."""
 

@@ -242,3 +242,9 @@ def check_schedule(schedule: Schedule) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise GenmatchError(f"`schedule` must be a Schedule, got {schedule!r}; pass e.g. `gm.schedules.CondOT()`.")
     return schedule
+
+
+def with_kappa(schedule: Schedule) -> Schedule:
+    """Returns `schedule`, or raises `GenmatchError` if it is not one, or has no kappa: some share of the way for each time in [0, 1]."""
+    check_schedule(schedule).kappa(torch.zeros(1))
+    return schedule

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import positive_integer
-from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.base import Path, with_kappa
 from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
 from genmatch.rows import uniform
 from genmatch.schedules import CondOT, Schedule
@@ -45,8 +45,7 @@ class Blocks(Path):
     def __init__(self, length: int, vocab_size: int, block: int, *, schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         self.space = Categorical((length,), vocab_size, mask=True)
         self.block = positive_integer(block, "block")
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
 
     def __repr__(self) -> str:
         return f"Blocks({self.space.size}, vocab_size={self.space.vocab_size}, block={self.block}, schedule={self.schedule})"

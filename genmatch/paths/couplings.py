@@ -3,7 +3,7 @@ r"""Couplings: which noise of a batch goes with which data point.
     x_t = a path from x0 to x1,   (x0, x1) ~ pi,   with marginals pi(x0) = p_0 and pi(x1) = data
 
 A flow may follow any joint law pi with these marginals: the marginal velocity still carries p_0 to the data. One that pairs near points
-makes the paths straighter, so that fewer steps do. Pairs are made within a batch, where both marginals are kept exactly:
+makes the paths straighter, so that fewer steps are enough. Pairs are made within a batch, where both marginals are kept exactly:
 
     assignment   the permutation that minimises sum_i |x0_perm(i) - x1_i|^2
     entropic     x0 drawn for each x1 from P = argmin <P, C> - epsilon H(P), with P 1 = P^T 1 = 1 / n
@@ -24,7 +24,6 @@ https://arxiv.org/abs/1705.09634, algorithm 2, which makes the marginals exact.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,14 +32,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.reprs import described
 from genmatch.spaces import Space
 from genmatch.tensors import State, batch_size, draw_categorical
 
 _ITERATIONS = 1000
 _WARM_UP = 5
+"""Rounds of Sinkhorn at the final epsilon at most, and at each of the larger ones before it."""
 _TOLERANCE = 1e-7
+"""In units of epsilon: where the potentials change by less, the rounds end."""
 
 
 class Coupling(ABC):
@@ -144,8 +145,7 @@ class Sinkhorn(Transport):
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < math.inf:
-            raise GenmatchError(f"`epsilon` must be a positive number, got {self.epsilon!r}; for epsilon = 0 use `OptimalTransport()`.")
+        number_in("(0, inf)", self.epsilon, "epsilon", "for epsilon = 0 use `OptimalTransport()`")
 
     def plan(self, cost: Tensor) -> Tensor:
         """The entropic plan of squared distances (n, n), float64; rows and columns sum to 1 / n up to rounding."""
@@ -214,7 +214,7 @@ class Pairs(Coupling):
         found = [self._places.get(key) for key in _keys(x1, condition)]
         if None in found:
             raise GenmatchError(
-                f"{found.count(None)} of {len(found)} data points are in none of the {len(self.x0)} pairs, which know of no noise but their own; "
+                f"{found.count(None)} of {len(found)} data points are in none of the {len(self.x0)} pairs, and no noise is known for them; "
                 "train on the data points of the pairs, as they are."
             )
         share = torch.rand(len(found), dtype=torch.float64, device=rng.device if rng else None, generator=rng).tolist()
@@ -278,8 +278,8 @@ def _groups(condition: Mapping[str, Tensor], n: int, device: torch.device) -> li
             raise GenmatchError(f"the condition `{name}` must be a tensor with one entry for each of {n} data points, got {found}.")
         if value.is_floating_point() or value.is_complex():
             raise GenmatchError(
-                f"a coupling pairs data points of equal condition, for else the noise given the condition is not the source's, and the condition "
-                f"`{name}` of {value.dtype} has no equal values to speak of; pass integer labels, or use `gm.couplings.Independent()`."
+                f"a coupling pairs data points of equal condition, as otherwise the noise given the condition is not the source's, and the condition "
+                f"`{name}` of {value.dtype} has continuous values; pass integer labels, or use `gm.couplings.Independent()`."
             )
     codes = torch.cat([value.reshape(n, -1).long().to(device) for value in condition.values()], 1)
     _, group, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)

@@ -15,7 +15,7 @@ from genmatch.paths.base import Path, check_schedule
 from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.gaussian_jumps import GaussianJumps
 from genmatch.paths.gaussian_prediction import GaussianPrediction
-from genmatch.paths.visits import by_snr
+from genmatch.paths.visits import LATEST, by_snr
 from genmatch.rows import normal
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean, Grid
@@ -39,7 +39,7 @@ class Gaussian(Path):
     """
 
     space: Euclidean
-    t_end = 0.999
+    t_end = LATEST
 
     def __init__(
         self,

@@ -24,13 +24,13 @@ from torch import Tensor
 from genmatch.destinations import Destination, gauss_legendre
 from genmatch.generators import Jump
 from genmatch.paths.levels import LevelRates
+from genmatch.paths.visits import EARLIEST
 from genmatch.spaces import Grid
 from genmatch.tensors import draw_at, expand, uniforms
 
 if TYPE_CHECKING:
     from genmatch.paths.gaussian import Gaussian
 
-_START = 1e-3
 _REACH = 9.0
 """Standard deviations beyond which the normal density is nothing in float64."""
 _HALVINGS = 50
@@ -44,7 +44,7 @@ class GaussianJumps(LevelRates):
         super().__init__(grid)
         self.path = path
         # Where sigma stands still at t = 0, nothing is known of where the density rises.
-        self.t_min = 0.0 if float(path.schedule.d_sigma(torch.zeros((), dtype=torch.float64))) < 0 else _START
+        self.t_min = 0.0 if float(path.schedule.d_sigma(torch.zeros((), dtype=torch.float64))) < 0 else EARLIEST
 
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
         weights = logits.double().log_softmax(-1) + self._exits(x, t).log()

@@ -11,13 +11,12 @@ from genmatch.errors import unknown
 from genmatch.generators import Drift
 from genmatch.paths.conversion import PREDICTIONS, coefficients, convert
 from genmatch.paths.prediction import Prediction
+from genmatch.paths.visits import EARLIEST
 from genmatch.rows import normal
 from genmatch.tensors import expand
 
 if TYPE_CHECKING:
     from genmatch.paths.gaussian import Gaussian
-
-_START = 1e-3
 
 
 class GaussianPrediction(Prediction):
@@ -32,7 +31,7 @@ class GaussianPrediction(Prediction):
         self.prediction = prediction
         # Noise and score say nothing of the data where alpha = 0, nor does the velocity where Delta = 0.
         determined = all(bool(c.isfinite().all()) for c in self._coefficients(0.0))
-        self.t_min = 0.0 if determined else _START
+        self.t_min = 0.0 if determined else EARLIEST
 
     def __repr__(self) -> str:
         return f"GaussianPrediction({self.path}, {self.prediction!r})"
@@ -76,7 +75,7 @@ class GaussianPrediction(Prediction):
         """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
         schedule = self.path.schedule
         ratio = schedule.sigma(s) / schedule.sigma(t)
-        gain = schedule.alpha(s) - ratio * schedule.alpha(t)
+        gain = self.gain(t, s)
         # x1 is affine in the output too: both coefficients are combined before they meet the states.
         a, b = (0.0, 1.0) if self.prediction == "data" else coefficients(schedule, t, self.prediction, "data")
         return expand(ratio + gain * a, x) * x + expand(gain * b, x) * output

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Drift
-from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.base import Path, with_kappa
 from genmatch.paths.couplings import Coupling, Independent, check_coupling
 from genmatch.paths.prediction import Prediction
+from genmatch.paths.visits import EARLIEST
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Manifold
 from genmatch.tensors import expand
 
-_START = 1e-3
 _TINY = 1e-300
 
 
@@ -53,9 +53,8 @@ class Geodesic(Path):
         if not isinstance(space, Manifold):
             raise GenmatchError(f"`space` must be a manifold, got {space!r}; pass e.g. `gm.spaces.Sphere(2)`, or use `gm.paths.Gaussian` on R^d.")
         self.space = space
-        self.schedule = check_schedule(schedule)
+        self.schedule = with_kappa(schedule)
         self.coupling = check_coupling(coupling)
-        self.schedule.kappa(torch.zeros(1))
 
     def __repr__(self) -> str:
         coupling = "" if self.is_independent else f", coupling={self.coupling}"
@@ -73,7 +72,7 @@ class Geodesic(Path):
         if name == "data":
             raise GenmatchError(
                 "on a manifold the data cannot be predicted: log_x(E x1) is not E log_x(x1), so the mean of x1 does not give the velocity, "
-                "and it is no point of the manifold; use prediction='velocity'."
+                "and it is not a point of the manifold; use prediction='velocity'."
             )
         if name != "velocity":
             raise unknown("prediction on a manifold", str(name), ["velocity"])
@@ -118,7 +117,7 @@ class TangentVelocity(Prediction):
         self.space = path.space
         # Where kappa starts with slope zero, the velocity there says nothing of the data.
         rate = float(path.schedule.rate(torch.zeros(1, dtype=torch.float64)))
-        self.t_min = 0.0 if 0 < rate < torch.inf else _START
+        self.t_min = 0.0 if 0 < rate < torch.inf else EARLIEST
 
     def __repr__(self) -> str:
         return f"TangentVelocity({self.path})"

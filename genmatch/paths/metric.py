@@ -16,17 +16,16 @@ Source: "Flow Matching with General Discrete Paths" (Shaul et al., ICLR 2025), h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, unknown
-from genmatch.paths.base import check_schedule
+from genmatch.errors import GenmatchError, number_in, unknown
+from genmatch.paths.base import with_kappa
 from genmatch.paths.rates import Rates
-from genmatch.paths.tokens import AveragedRates, TablePath
+from genmatch.paths.tokens import AveragedRates, TablePath, real_matrix
 from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -66,11 +65,10 @@ class Metric(TablePath):
         scale: float = 1.0,
         schedule: Schedule = CondOT(),  # noqa: B008 (immutable)
     ) -> None:
-        self.power, self.scale = _positive(power, "power"), _positive(scale, "scale")
+        self.power, self.scale = (number_in("(0, inf)", value, name, "1 is the default") for value, name in ((power, "power"), (scale, "scale")))
         self.distance = _checked(_distances(distance, vocab_size, embeddings)) ** self.power
         self.space = Categorical(shape, len(self.distance))
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
         self._name = distance if isinstance(distance, str) else "matrix"
 
     def __repr__(self) -> str:
@@ -131,25 +129,15 @@ def _distances(distance: Any, vocab_size: int | None, embeddings: Tensor | None)
             f"got distance={distance!r}, vocab_size={vocab_size}, embeddings={'given' if embeddings is not None else None}."
         )
     if not isinstance(distance, str):
-        matrix = _real_matrix(distance, "distance", "(V, V)")
+        matrix = real_matrix(distance, "distance", "(V, V)")
     elif distance == "absolute":
         tokens = torch.arange(Categorical((1,), vocab_size or 0).vocab_size, dtype=torch.float64)
         matrix = (tokens.unsqueeze(-1) - tokens).abs()
     else:
-        vectors = _real_matrix(embeddings, "embeddings", "(V, d)")
+        vectors = real_matrix(embeddings, "embeddings", "(V, d)")
         matrix = (vectors.unsqueeze(1) - vectors).norm(dim=-1)
     if vocab_size is not None and len(matrix) != vocab_size:
         raise GenmatchError(f"`vocab_size` is {vocab_size}, but the distances are of {len(matrix)} tokens; leave `vocab_size` out.")
-    return matrix
-
-
-def _real_matrix(value: Any, name: str, shape: str) -> Tensor:
-    try:
-        matrix = torch.as_tensor(value).double()
-    except (TypeError, ValueError, RuntimeError):
-        raise GenmatchError(f"`{name}` must be a tensor of shape {shape}, got {value!r}.") from None
-    if matrix.dim() != 2 or not bool(matrix.isfinite().all()):
-        raise GenmatchError(f"`{name}` must be a finite tensor of shape {shape}, got shape {tuple(matrix.shape)}.")
     return matrix
 
 
@@ -170,9 +158,3 @@ def _checked(distance: Tensor) -> Tensor:
             i, j = where.nonzero()[0].tolist()
             raise GenmatchError(f"`distance` is not a distance: it has {fault}, found d({i}, {j}) = {distance[i, j]:.6g}.")
     return distance
-
-
-def _positive(value: float, name: str) -> float:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise GenmatchError(f"`{name}` of a metric path must be positive and finite, got {value!r}.")
-    return float(value)

@@ -31,11 +31,11 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Jump, add_jumps
 from genmatch.generators import Mixture as EitherLaw
-from genmatch.paths.base import check_schedule
+from genmatch.paths.base import with_kappa
 from genmatch.paths.couplings import Coupling, check_coupling
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import TokenPath
-from genmatch.paths.visits import Visit, by_kappa, time_of_kappa
+from genmatch.paths.visits import EARLIEST, Visit, by_kappa, time_of_kappa
 from genmatch.rows import integers
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -62,8 +62,7 @@ class Mixture(TokenPath):
 
     def __init__(self, shape: tuple[int, ...], vocab_size: int, *, source: str | Tensor = "mask", schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         self.space = Categorical(shape, vocab_size, mask=isinstance(source, str) and source == "mask")
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
         self._name = source if isinstance(source, str) else "tokens"
         self.source_probs = _source_law(source, self.space)
         self._can_be_noise = self.source_probs > 0
@@ -255,7 +254,7 @@ class CorrectorRates(Rates):
     Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595, section 3.
     """
 
-    t_min = 1e-3
+    t_min = EARLIEST
     stationary = True
 
     def __init__(self, path: Mixture) -> None:

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.paths.base import check_schedule
+from genmatch.paths.base import with_kappa
 from genmatch.paths.rates import Rates
-from genmatch.paths.tokens import AveragedRates, TablePath
+from genmatch.paths.tokens import AveragedRates, TablePath, real_matrix
 from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -54,8 +54,7 @@ class Noising(TablePath):
         self.rate_matrix = _checked(rate_matrix)
         self.stationary = _stationary(self.rate_matrix)
         self.space = Categorical(shape, len(self.rate_matrix))
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
 
     def __repr__(self) -> str:
         return f"Noising({self.space.shape}, vocab_size={self.space.vocab_size}, schedule={self.schedule})"
@@ -110,19 +109,16 @@ class ChainReversal(AveragedRates):
         durations, step = (self.path.clock(t) - self.path.clock(s)).unique(return_inverse=True)
         step, row = (expand(index, x).expand_as(x).flatten() for index in (step, row))
         weights = self.path.kernel(durations)[step, x.flatten()] * self.path.table(later).mT[row, z]
-        # A posterior that is not the true one may name a z that never leads to x; its word is taken.
+        # A posterior that is not the true one may draw a z that never leads to x; the token then becomes z.
         possible = weights.sum(-1, keepdim=True) > 0
         drawn = draw_at(torch.where(possible, weights, 1).log(), torch.ones_like(x, dtype=torch.bool), rng=rng)
         return torch.where(possible.squeeze(-1), drawn, z).reshape(x.shape)
 
 
 def _checked(rate_matrix: Any) -> Tensor:
-    """Returns a rate matrix in float64, or says why it is none."""
-    try:
-        matrix = torch.as_tensor(rate_matrix).double()
-    except (TypeError, ValueError, RuntimeError):
-        raise GenmatchError(f"`rate_matrix` must be a tensor of shape (V, V), got {rate_matrix!r}.") from None
-    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
+    """Returns a rate matrix in float64, or says what is wrong with it."""
+    matrix = real_matrix(rate_matrix, "rate_matrix", "(V, V)")
+    if matrix.shape[0] != matrix.shape[1]:
         raise GenmatchError(f"`rate_matrix` must be a finite tensor of shape (V, V), got shape {tuple(matrix.shape)}.")
     rates = matrix - matrix.diagonal().diag()
     if bool((rates < 0).any()):
@@ -135,7 +131,7 @@ def _checked(rate_matrix: Any) -> Tensor:
 
 
 def _stationary(matrix: Tensor) -> Tensor:
-    """The law that the chain forgets its start for, (V,)."""
+    """The law that the chain reaches from any start, (V,)."""
     _, sizes, vectors = torch.linalg.svd(matrix)
     if len(sizes) > 1 and not bool(sizes[-2] > 1e-9 * (sizes[0] + 1e-300)):
         raise GenmatchError("`rate_matrix` has several stationary laws: the chain never forgets where it started, so its end is not noise; connect its parts.")

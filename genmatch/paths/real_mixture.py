@@ -18,7 +18,7 @@ from torch import Tensor
 from genmatch.destinations import Levels
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
-from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.base import Path, with_kappa
 from genmatch.paths.levels import LevelRates
 from genmatch.rows import normal
 from genmatch.schedules import CondOT, Schedule
@@ -51,8 +51,7 @@ class RealMixture(Path):
             raise GenmatchError(f"RealMixture needs the grid of the data, got {grid!r}; pass e.g. `gm.spaces.Grid((2,), torch.linspace(-1, 1, 16))`.")
         self.grid = grid
         self.space = Euclidean(grid.shape, grid.dtype)
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
 
     def __repr__(self) -> str:
         return f"RealMixture({self.grid}, schedule={self.schedule})"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmatch.paths.base import Path, check_schedule
+from genmatch.paths.base import Path, with_kappa
 from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
@@ -36,8 +36,7 @@ class Sequential(Path):
 
     def __init__(self, length: int, vocab_size: int, *, schedule: Schedule = CondOT()) -> None:  # noqa: B008 (immutable)
         self.space = Categorical((length,), vocab_size, mask=True)
-        self.schedule = check_schedule(schedule)
-        self.schedule.kappa(torch.zeros(1))
+        self.schedule = with_kappa(schedule)
 
     def __repr__(self) -> str:
         return f"Sequential({self.space.size}, vocab_size={self.space.vocab_size}, schedule={self.schedule})"

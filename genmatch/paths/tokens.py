@@ -17,14 +17,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmatch.destinations import Chained
+from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
 from genmatch.paths.base import Path
 from genmatch.paths.rates import Rates
+from genmatch.paths.visits import LATEST
 from genmatch.spaces import Categorical
 from genmatch.tensors import draw_at, expand, uniforms
 
@@ -33,7 +36,7 @@ class TokenPath(Path):
     """A path of independent tokens. Subclasses define `likelihood`, `token_prob` and `rates`."""
 
     space: Categorical
-    t_end = 0.999
+    t_end = LATEST
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -151,3 +154,14 @@ class AveragedRates(Rates):
         pairs, index = (expand(time, x) * size + x).unique(return_inverse=True)
         states, moments = pairs % size, times[pairs // size]
         return torch.stack([self.jumps(states, torch.full_like(states, z), moments).sum(-1) for z in range(self.num_tokens)], -1)[index]
+
+
+def real_matrix(value: Any, name: str, shape: str) -> Tensor:
+    """Returns `value` as a finite matrix, float64, or raises `GenmatchError`; `shape` is what the message says of it, such as "(V, V)"."""
+    try:
+        matrix = torch.as_tensor(value).double()
+    except (TypeError, ValueError, RuntimeError):
+        raise GenmatchError(f"`{name}` must be a tensor of shape {shape}, got {value!r}.") from None
+    if matrix.dim() != 2 or not bool(matrix.isfinite().all()):
+        raise GenmatchError(f"`{name}` must be a finite tensor of shape {shape}, got shape {tuple(matrix.shape)}.")
+    return matrix

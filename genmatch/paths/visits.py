@@ -21,6 +21,13 @@ from genmatch.errors import GenmatchError
 from genmatch.schedules import Schedule
 from genmatch.tensors import State
 
+EARLIEST = 1e-3
+"""The earliest time at which a network is asked, where its output says nothing of a generator at t = 0."""
+
+LATEST = 0.999
+"""Where a likelihood bound takes the last step into the data, where rates of divergence have no finite integral up to t = 1."""
+
+_EDGE = 1e-6
 _HALVINGS = 60
 
 
@@ -47,6 +54,11 @@ def smooth_step(u: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([0.0000, 0.5000, 1.0000]), tensor([0.0000, 1.5000, 0.0000]))
     """
     return u**2 * (3 - 2 * u), 6 * u * (1 - u)
+
+
+def off_the_ends(u: Tensor) -> Tensor:
+    """Numbers `u` of [0, 1] kept away from both ends, where t(u) would round to an end of the integral."""
+    return u.clamp(_EDGE, 1 - _EDGE)
 
 
 def time_of_kappa(schedule: Schedule, kappa: Tensor, sigma: Tensor) -> Tensor:

@@ -23,12 +23,11 @@ from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.paths.couplings import Coupling
 from genmatch.paths.tokens import TokenPath
+from genmatch.paths.visits import EARLIEST
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
 from genmatch.schedules import Schedule
 from genmatch.tensors import draw_where, expand, scatter, uniforms
-
-_START = 1e-3
 
 
 class CTMC(PosteriorProcess):
@@ -72,7 +71,7 @@ class CTMC(PosteriorProcess):
         # Anything but the posterior itself is converted, as a whole.
         self.sparse = prediction == "posterior"
         # Where kappa = 0 a score is that of the noise, whatever the data.
-        self.t_min = max(_START if prediction == "score" else 0.0, self._rates.t_min)
+        self.t_min = max(EARLIEST if prediction == "score" else 0.0, self._rates.t_min)
         self.stationary = self._rates.stationary
 
     def __repr__(self) -> str:

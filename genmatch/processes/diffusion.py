@@ -11,14 +11,13 @@ Interpolants" (Albergo et al., 2023), https://arxiv.org/abs/2303.08797, section 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Brownian, Drift, Generator
 from genmatch.paths.base import Path
 from genmatch.paths.gaussian import Gaussian
@@ -51,8 +50,8 @@ class Diffusion(VelocityProcess):
             raise GenmatchError(f"Diffusion needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
         path.require_independent("a diffusion")
         super().__init__(path, prediction)
-        if not callable(noise) and not (isinstance(noise, int | float) and 0 <= noise < math.inf):
-            raise GenmatchError(f"`noise` must be a non-negative number or a function of t, got {noise!r}.")
+        if not callable(noise):
+            number_in("[0, inf)", noise, "noise", "a function of t will do too")
         self.noise = noise
 
     def __repr__(self) -> str:

@@ -10,11 +10,9 @@ Source: "Score-Based Generative Modeling through SDEs" (Song et al., 2021), http
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Brownian, Drift, Generator
 from genmatch.paths.base import Path
 from genmatch.paths.gaussian import Gaussian
@@ -47,17 +45,15 @@ class Langevin(VelocityProcess):
     def __init__(self, path: Path, noise: float = 1.0, prediction: str = "data") -> None:
         if not isinstance(path, Gaussian):
             raise GenmatchError(f"Langevin needs a Gaussian path, got {path!r}; pass `gm.paths.Gaussian(shape)`.")
-        if not (isinstance(noise, int | float) and 0 <= noise < math.inf):
-            raise GenmatchError(f"`noise` must be a finite non-negative number, got {noise!r}.")
         path.require_independent("a corrector")
         super().__init__(path, prediction)
         self.schedule = path.schedule
-        self.noise = float(noise)
+        self.noise = number_in("[0, inf)", noise, "noise", "0 corrects nothing")
 
     def generator(self, output: Tensor, x: Tensor, t: Tensor) -> Generator:
         variance = expand(self.noise**2 * self.schedule.sigma(t), x)
         return Drift(variance / 2 * self.predict(output, x, t, "score")) + Brownian(variance)
 
     def supports(self, ability: str) -> bool:
-        """These lead to data, and a corrector stays."""
+        """Not what leads to data: a corrector stays at p_t."""
         return ability not in ("bridge", "renoise", "gain") and super().supports(ability)

@@ -1,4 +1,4 @@
-r"""What processes on R^d share whose network predicts a posterior over the levels that each coordinate of the data can have.
+r"""What processes on R^d share if their network predicts a posterior over the levels that each coordinate of the data can have.
 
 The statistic is the one-hot vector of the level, $\pi^j(b | x) = p(x_1^j = z_b | X_t = x)$ its posterior mean. Data are moved to the
 nearest level, in training and in the oracle.

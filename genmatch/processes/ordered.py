@@ -1,4 +1,4 @@
-"""What processes share that reveal tokens in turns, such as those from left to right and block by block."""
+"""What processes that reveal tokens in turns share: from left to right, and block by block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genmatch.schedules import Schedule
 
 
 class Ordered(PosteriorProcess):
-    """Masks become data, the ones whose turn is first before the others, and stay. Its path has `turns`."""
+    """Masks become data in the order of their turns, and then stay. Its path has `turns`."""
 
     path: Sequential | Blocks
     kinds = frozenset({"jump"})

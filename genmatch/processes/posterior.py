@@ -1,4 +1,4 @@
-r"""What every process shares whose network predicts the posterior of each coordinate of the data.
+r"""What processes share if their network predicts the posterior of each coordinate of the data.
 
 The statistic is the one-hot vector of $x_1^j$, so its posterior mean is $\pi^j(v | x) = p(x_1^j = v | X_t = x)$: a network
 outputs logits, a target is a token, and the Bregman divergence is the cross-entropy.

@@ -97,9 +97,10 @@ class Superposition(MarkovProcess):
         return known
 
     def supports(self, ability: str) -> bool:
-        """Who only corrects need not finish, but a transition must be everybody's."""
-        finishing = self._movers if ability == "finish" else range(len(self.processes))
-        return super().supports(ability) and all(self.processes[i].supports(ability) for i in finishing)
+        """What every process but the correctors supports; a transition only without correctors, which act through the generator alone."""
+        if ability == "transition" and len(self._movers) < len(self.processes):
+            return False
+        return super().supports(ability) and all(self.processes[i].supports(ability) for i in self._movers)
 
     def weights_at(self, t: Tensor) -> Tensor:
         """The weights at times `t`, (B,), float64, (B, number of processes)."""
@@ -149,15 +150,20 @@ class Superposition(MarkovProcess):
         """One process, drawn by its weight, takes the whole step.
 
         Each keeps the law of the path exactly, so the mixture does; and for a small step it has the generator of the sum.
+
+        Raises:
+            GenmatchError: if one process has no such draw, or is a corrector.
         """
-        return self._choose([process.transition(part, x, t, s, rng=rng) for process, part in self._parts(output)], t, rng)
+        if not self.supports("transition"):
+            return super().transition(output, x, t, s, rng=rng)
+        return self._choose([process.transition(part, x, t, s, rng=rng) for process, part in self._moving(output)], t, rng)
 
     def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
         """One process, drawn by its weight, draws the data; correctors lead to none."""
         return self._choose([process.finish(part, x, t, rng=rng) for process, part in self._moving(output)], t, rng)
 
     def _choose(self, ends: list[State], t: Tensor, rng: torch.Generator | None) -> State:
-        """For each sample the end that one process took, drawn by the weights at `t`."""
+        """For each sample the end of one process, drawn by the weights at `t`; `ends` are those of the processes that are not correctors, in order."""
         chosen = draw_categorical(self.weights_at(t)[:, self._movers].log(), rng=rng)
         rows = torch.arange(len(chosen), device=chosen.device)
         return tree_map(lambda *values: torch.stack(values)[chosen, rows], *ends)
@@ -169,7 +175,7 @@ class Superposition(MarkovProcess):
         return [(process, output[name]) for name, process in zip(self.names, self.processes, strict=True)]
 
     def _moving(self, output: State) -> list[tuple[MarkovProcess, State]]:
-        """The same of those that are no correctors."""
+        """The same without the correctors."""
         parts = self._parts(output)
         return [parts[i] for i in self._movers]
 

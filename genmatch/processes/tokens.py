@@ -46,7 +46,7 @@ def convert(value: Tensor, x: Tensor, t: Tensor, path: TokenPath, source: str, t
 
 
 def _to_cavity(value: Tensor, x: Tensor, t: Tensor, path: TokenPath, source: str) -> Tensor:
-    """A token that cannot have led to x has no weight. Where only one can, as for a revealed token, any cavity will do, and that one stands in."""
+    """A data token that cannot have led to x has no weight. Where only one can, as at a revealed token, it has all of it: any cavity gives the same posterior."""
     if source == "score":
         return _cavity_from_score(value, x, t, with_score(path))
     if source == "cavity":

@@ -1,4 +1,4 @@
-"""What the processes share that follow the velocity of a path: the path says what the network's prediction means."""
+"""What processes that follow the velocity of a path share: the path says what the network's prediction means."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, Unfinished, positive_integer
-from genmatch.generators import Sum
+from genmatch.errors import Unfinished, positive_integer
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
+from genmatch.solvers.ode import tolerances, velocity_of
 from genmatch.tensors import expand
 
 _STAGES = (
@@ -52,7 +52,7 @@ class Adaptive(Solver):
         max_calls: network calls that a sample may take between two times of the grid before it is given up.
 
     Raises:
-        GenmatchError: if a tolerance is negative, or both are zero.
+        GenmatchError: if a tolerance is negative, both are zero, or `max_calls` is not a positive integer.
 
     Example:
         >>> import genmatch as gm
@@ -65,13 +65,12 @@ class Adaptive(Solver):
 
     order = 5
     calls = 0
-    kinds = frozenset({"drift"})
+    kinds = DRIFT
     rowwise = True
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6, max_calls: int = 10_000) -> None:
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise GenmatchError(f"`rtol` and `atol` must be non-negative and not both zero, got {rtol} and {atol}.")
-        self.rtol, self.atol, self.max_calls = rtol, atol, positive_integer(max_calls, "max_calls")
+        self.rtol, self.atol = tolerances(rtol, atol)
+        self.max_calls = positive_integer(max_calls, "max_calls")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         velocity = _velocity(process, predict)
@@ -112,9 +111,7 @@ class Adaptive(Solver):
 
 def _velocity(process: MarkovProcess, predict: Any) -> Velocity:
     def velocity(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        output = predict(x, t, rows)
-        drift = Sum(*process.generator(output, x[rows], t[rows]).terms).drift
-        return torch.zeros_like(x[rows]) if drift is None else drift.velocity
+        return velocity_of(process, predict(x, t, rows), x[rows], t[rows])
 
     return velocity
 

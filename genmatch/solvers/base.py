@@ -16,7 +16,10 @@ from genmatch.processes.base import MarkovProcess, Predict
 from genmatch.reprs import described
 from genmatch.tensors import State
 
-__all__ = ["Predict", "Solver"]
+__all__ = ["DRIFT", "JUMP", "Predict", "Solver"]
+
+DRIFT = frozenset({"drift"})
+JUMP = frozenset({"jump"})
 
 
 class Solver(ABC):

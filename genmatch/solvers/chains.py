@@ -15,8 +15,6 @@ from genmatch.processes.base import MarkovProcess
 from genmatch.schedules import Schedule
 from genmatch.tensors import draw_where, uniforms
 
-JUMP = frozenset({"jump"})
-
 
 class TokenChain(Protocol):
     """The optional methods of a process on tokens, each of which is an ability of its own."""

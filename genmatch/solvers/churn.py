@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 from genmatch.solvers.denoising import denoising_of
@@ -46,9 +46,7 @@ class Churn(Solver):
         self.solver = Heun() if solver is None else solver
         if not isinstance(self.solver, Solver):
             raise GenmatchError(f"`solver` must be a Solver, got {solver!r}; pass e.g. `gm.solvers.get('heun')`.")
-        if not (isinstance(amount, int | float) and 0 <= amount < math.inf):
-            raise GenmatchError(f"`amount` must be at least 0 and finite, got {amount!r}; 0 adds no noise.")
-        self.amount = float(amount)
+        self.amount = number_in("[0, inf)", amount, "amount", "0 adds no noise")
         self.order, self.calls, self.rowwise = self.solver.order, self.solver.calls, self.solver.rowwise
         self.kinds, self.needs = self.solver.simulates(Heun.kinds), (*self.solver.needs, "renoise")
 

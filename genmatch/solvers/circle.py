@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in, positive_integer
 from genmatch.processes.base import MarkovProcess
 from genmatch.schedules import Schedule
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.solvers.denoising import denoising_of
 from genmatch.tensors import expand
 
@@ -45,13 +45,11 @@ class Circle(Solver):
         GenmatchError: if `scale` is not positive and finite.
     """
 
-    kinds = frozenset({"drift"})
+    kinds = DRIFT
     needs = ("gain",)
 
     def __init__(self, scale: float = 0.5) -> None:
-        if not (isinstance(scale, int | float) and 0 < scale < math.inf):
-            raise GenmatchError(f"`scale` must be positive and finite, got {scale!r}; 0.5 suits data in [-1, 1].")
-        self.scale = float(scale)
+        self.scale = number_in("(0, inf)", scale, "scale", "0.5 suits data in [-1, 1]")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         denoising = denoising_of(process)
@@ -115,10 +113,10 @@ class Adams(Circle):
 
     def __init__(self, scale: float = 0.5, slopes: int = 3) -> None:
         super().__init__(scale)
-        if slopes not in (2, 3, 4):
-            raise GenmatchError(f"`slopes` must be 2, 3 or 4, got {slopes!r}.")
-        self.slopes = slopes
-        self.order = min(slopes, 3)
+        self.slopes = positive_integer(slopes, "slopes")
+        if self.slopes not in (2, 3, 4):
+            raise GenmatchError(f"`slopes` must be 2, 3 or 4, got {slopes!r}; 3 is the default.")
+        self.order = min(self.slopes, 3)
         self._last: _Turn | None = None
 
     def start(self) -> Adams:

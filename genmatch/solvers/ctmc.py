@@ -12,10 +12,8 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump, Sum
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.tensors import bernoulli, expand
-
-_JUMP = frozenset({"jump"})
 
 
 class Algorithm7(Solver):
@@ -23,7 +21,7 @@ class Algorithm7(Solver):
 
     order = 1
     calls = 1
-    kinds = _JUMP
+    kinds = JUMP
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         jump = _exits(process, predict, x, t)
@@ -36,14 +34,19 @@ class TauLeaping(Solver):
 
     order = 1
     calls = 1
-    kinds = _JUMP
+    kinds = JUMP
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         return _exits(process, predict, x, t).step(x, s - t, rng=rng)
 
 
-def _exits(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Jump:
+def jump_of(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Jump:
+    """The jumps of a process at states `x` and times `t`; raises `GenmatchError` if its generator has none."""
     jump = Sum(*process.generator(predict(x, t), x, t).terms).jump
     if jump is None:
         raise GenmatchError(f"{type(process).__name__} declares jumps, but its generator has none; correct its `kinds`.")
-    return jump.without_self_jumps(x)
+    return jump
+
+
+def _exits(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Jump:
+    return jump_of(process, predict, x, t).without_self_jumps(x)

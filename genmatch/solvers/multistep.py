@@ -17,11 +17,9 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.solvers.denoising import denoising_of
 from genmatch.tensors import expand
-
-_DRIFT = frozenset({"drift"})
 
 
 class Multistep(Solver):
@@ -41,7 +39,7 @@ class Multistep(Solver):
 
     order = 2
     calls = 1
-    kinds = _DRIFT
+    kinds = DRIFT
     needs = ("transition", "gain")
 
     def __init__(self) -> None:

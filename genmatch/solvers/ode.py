@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Sum
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import DRIFT, Predict, Solver
 from genmatch.tensors import expand
-
-_DRIFT = frozenset({"drift"})
 
 
 class Midpoint(Solver):
@@ -19,7 +17,7 @@ class Midpoint(Solver):
 
     order = 2
     calls = 2
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -32,7 +30,7 @@ class Heun(Solver):
 
     order = 2
     calls = 2
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -46,7 +44,7 @@ class RK4(Solver):
 
     order = 4
     calls = 4
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         h = expand(s - t, x)
@@ -70,12 +68,10 @@ class Dopri5(Solver):
 
     order = 5
     calls = 0
-    kinds = _DRIFT
+    kinds = DRIFT
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6) -> None:
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise GenmatchError(f"`rtol` and `atol` must be non-negative and not both zero, got {rtol} and {atol}.")
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol = tolerances(rtol, atol)
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         from torchdiffeq import odeint
@@ -89,7 +85,21 @@ class Dopri5(Solver):
         return odeint(velocity, x, interval, method="dopri5", rtol=self.rtol, atol=self.atol, options=options)[-1]
 
 
+def tolerances(rtol: float, atol: float) -> tuple[float, float]:
+    """Returns `rtol` and `atol` as floats, or raises `GenmatchError` if one is negative or infinite, or both are zero."""
+    hint = "smaller is more exact, such as 1e-5"
+    rtol, atol = number_in("[0, inf)", rtol, "rtol", hint), number_in("[0, inf)", atol, "atol", hint)
+    if rtol == atol == 0:
+        raise GenmatchError("`rtol` and `atol` must not both be zero, as no step would be small enough; pass e.g. atol=1e-6.")
+    return rtol, atol
+
+
 def velocity_at(process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor) -> Tensor:
     """The velocity that a process moves at, (B, *shape), for a generator that is a drift and nothing else."""
-    drift = Sum(*process.generator(predict(x, t), x, t).terms).drift
+    return velocity_of(process, predict(x, t), x, t)
+
+
+def velocity_of(process: MarkovProcess, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The same from the network's `output` at states `x` and times `t`."""
+    drift = Sum(*process.generator(output, x, t).terms).drift
     return torch.zeros_like(x) if drift is None else drift.velocity

@@ -20,15 +20,13 @@ https://arxiv.org/abs/2602.21185.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.errors import number_in, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of, redraw
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of, redraw
 from genmatch.tensors import bernoulli, expand, uniforms
 
 _WAYS = ("cap", "rescale")
@@ -54,9 +52,8 @@ class ReMDM(Solver):
     def __init__(self, eta: float = 0.05, how: str = "rescale") -> None:
         if how not in _WAYS:
             raise unknown("way to remask", str(how), _WAYS)
-        if not (isinstance(eta, int | float) and 0 <= eta < math.inf) or (how == "rescale" and eta > 1):
-            raise GenmatchError(f"`eta` must be at least 0, and at most 1 for how='rescale', got {eta!r}.")
-        self.eta, self.how = float(eta), how
+        self.eta = number_in("[0, 1]" if how == "rescale" else "[0, inf)", eta, "eta", "0 is the exact step")
+        self.how = how
 
     def share(self, kappa_t: Tensor, kappa_s: Tensor) -> Tensor:
         """The probability sigma_r that a known token is masked, (B,).
@@ -96,11 +93,9 @@ class ReMDMLoop(Solver):
     finishes = True
 
     def __init__(self, at: float = 0.55, moves: int = 8, share: float = 0.05) -> None:
-        if not (isinstance(at, int | float) and 0 < at < 1):
-            raise GenmatchError(f"`at` must be a time in (0, 1), got {at!r}.")
-        if not (isinstance(share, int | float) and 0 <= share <= 1):
-            raise GenmatchError(f"`share` must be a probability in [0, 1], got {share!r}.")
-        self.at, self.moves, self.share = float(at), positive_integer(moves, "moves"), float(share)
+        self.at = number_in("(0, 1)", at, "at", "it is the time at which the clock stands still")
+        self.moves = positive_integer(moves, "moves")
+        self.share = number_in("[0, 1]", share, "share", "it is a probability, and 0 remasks nothing")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         here = torch.full_like(t, self.at)
@@ -141,9 +136,7 @@ class Psi(Solver):
     sparse = True
 
     def __init__(self, keep: float = 0.95) -> None:
-        if not (isinstance(keep, int | float) and 0 <= keep <= 1):
-            raise GenmatchError(f"`keep` must be a probability in [0, 1], got {keep!r}; 1 is the exact step.")
-        self.keep = float(keep)
+        self.keep = number_in("[0, 1]", keep, "keep", "it is a probability, and 1 is the exact step")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         output = predict(x, t)

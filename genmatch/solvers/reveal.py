@@ -24,6 +24,7 @@ https://arxiv.org/abs/2505.24857.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -31,10 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.errors import number_in, positive_integer, unknown
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of
 from genmatch.tensors import draw_where, expand, read, uniforms
 
 _IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing", "turns")
@@ -45,10 +46,10 @@ _NEEDS: tuple[str, ...] = (*_IN_ORDER, "cavity")
 class FirstHitting(Solver):
     """For masks: each position at the moment in which the path reveals it, one call a position; exact at every time of the grid.
 
-    The number of calls does not depend on the grid: one for each position. Its order is that of a method without error.
+    The number of calls does not depend on the grid: one for each position.
     """
 
-    order = 1
+    order = math.inf
     calls = 0
     kinds = JUMP
     needs: tuple[str, ...] = _NEEDS
@@ -84,7 +85,7 @@ class Reveal(Solver):
     finishes = True
 
     def __init__(self, score: str) -> None:
-        if score not in SCORES:
+        if not isinstance(score, str) or score not in SCORES:
             raise unknown("score", str(score), list(SCORES))
         self.score = score
 
@@ -134,7 +135,7 @@ class TopK(Reveal):
         k: positions a network call; by default all that are due, which is one call a step.
 
     Raises:
-        GenmatchError: if the score is unknown, or `k` is no positive integer.
+        GenmatchError: if the score is unknown, or `k` is not a positive integer.
     """
 
     def __init__(self, score: str = "confidence", k: int | None = None) -> None:
@@ -163,9 +164,7 @@ class Threshold(Reveal):
 
     def __init__(self, threshold: float = 0.9) -> None:
         super().__init__("confidence")
-        if not (isinstance(threshold, int | float) and 0 < threshold <= 1):
-            raise GenmatchError(f"`threshold` must be a probability in (0, 1], got {threshold!r}.")
-        self.threshold = float(threshold)
+        self.threshold = number_in("(0, 1]", threshold, "threshold", "it is a probability, and 1 reveals one position a call")
 
     def allowed(self, scores: Tensor) -> Tensor:
         return (scores >= self.threshold).sum(-1).clamp(min=1)
@@ -188,13 +187,11 @@ class EntropyBounded(Reveal):
 
     def __init__(self, gamma: float = 0.1) -> None:
         super().__init__("entropy")
-        if not (isinstance(gamma, int | float) and gamma >= 0):
-            raise GenmatchError(f"`gamma` must be a number of nats, at least 0, got {gamma!r}.")
-        self.gamma = float(gamma)
+        self.gamma = number_in("[0, inf]", gamma, "gamma", "it is a number of nats, and 0 reveals one position a call")
 
     def allowed(self, scores: Tensor) -> Tensor:
         entropy = -scores
-        # Where nothing is due both are infinite, and their difference is no number: not counted.
+        # Where nothing is due both are infinite, and their difference is NaN: not counted.
         return (entropy.cumsum(-1) - entropy <= self.gamma).sum(-1).clamp(min=1)
 
 

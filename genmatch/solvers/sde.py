@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import number_in
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import Predict, Solver
 
@@ -44,9 +42,7 @@ class SDEExponential(Solver):
     needs = ("bridge",)
 
     def __init__(self, eta: float = 1.0) -> None:
-        if not (isinstance(eta, int | float) and 0 <= eta < math.inf):
-            raise GenmatchError(f"`eta` must be at least 0 and finite, got {eta!r}; 0 is DDIM and 1 ancestral sampling.")
-        self.eta = float(eta)
+        self.eta = number_in("[0, inf)", eta, "eta", "0 is DDIM and 1 ancestral sampling")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         schedule = process.path.schedule  # type: ignore[attr-defined]

@@ -15,10 +15,10 @@ import math
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, Unfinished
-from genmatch.generators import Sum
+from genmatch.errors import GenmatchError, Unfinished, positive_integer
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.ctmc import jump_of
 
 _SHARE = 1 / 8
 """The part of the time before t = 1 over which a bound is taken."""
@@ -29,15 +29,18 @@ class Thinning(Solver):
 
     Args:
         max_calls: network calls that a step may take before it is given up.
+
+    Raises:
+        GenmatchError: if `max_calls` is not a positive integer.
     """
 
     order = math.inf
     calls = 0
-    kinds = frozenset({"jump"})
+    kinds = JUMP
     needs = ("intensity_bound",)
 
     def __init__(self, max_calls: int = 10_000) -> None:
-        self.max_calls = max_calls
+        self.max_calls = positive_integer(max_calls, "max_calls")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         now = t
@@ -48,9 +51,7 @@ class Thinning(Solver):
                 return x
             # A row that has arrived goes along, at a time where it was, and does not move.
             time = torch.where(running, now, t)
-            jump = Sum(*process.generator(predict(x, time), x, time).terms).jump
-            if jump is None:
-                raise GenmatchError(f"{type(process).__name__} declares jumps, but its generator has none; correct its `kinds`.")
+            jump = jump_of(process, predict, x, time)
             kept = _kept(bound, jump.intensity.double().flatten(1), running, rng).view_as(x)
             x = x.masked_scatter(kept, jump.destination.sample(kept, rng=rng).to(x.dtype))
         raise Unfinished(f"a step of Thinning took more than {self.max_calls} network calls; use solver='euler', or raise `max_calls`.")

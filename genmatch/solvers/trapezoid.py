@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import number_in
 from genmatch.processes.base import MarkovProcess
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of, redraw
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of, redraw
 from genmatch.tensors import Indexed, bernoulli, draw_where, expand, uniforms
 
 _NEEDS = ("posterior", "noise", "redrawing")
@@ -47,9 +47,7 @@ class ThetaTrapezoidal(Solver):
     sparse = True
 
     def __init__(self, theta: float = 0.5) -> None:
-        if not (isinstance(theta, int | float) and 0 < theta < 1):
-            raise GenmatchError(f"`theta` must lie in (0, 1), got {theta!r}; 0.5 is the trapezoidal rule.")
-        self.theta = float(theta)
+        self.theta = number_in("(0, 1)", theta, "theta", "0.5 is the trapezoidal rule")
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         chain = chain_of(process)

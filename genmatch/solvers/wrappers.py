@@ -22,8 +22,8 @@ from torch import Tensor
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.processes.base import MarkovProcess
 from genmatch.reprs import described
-from genmatch.solvers.base import Predict, Solver
-from genmatch.solvers.chains import JUMP, chain_of
+from genmatch.solvers.base import JUMP, Predict, Solver
+from genmatch.solvers.chains import chain_of
 from genmatch.solvers.general import Exact
 from genmatch.tensors import draw_where, read, uniforms
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.spaces.base import Euclidean, Space, TestFunction
+from genmatch.spaces.base import Space, TestFunction
+from genmatch.spaces.euclidean import Euclidean
 from genmatch.tensors import State
 
 _SLACK = 1e-6

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
-from genmatch.spaces.base import Space, TestFunction, _as_tensor, _check_batch, _wave
+from genmatch.spaces.base import Space, TestFunction
+from genmatch.spaces.euclidean import waves
 from genmatch.spaces.reference import Reference, uniform
+from genmatch.spaces.validation import as_tensor, check_vectors
 
 TOLERANCE = 1e-5
 """How far from the manifold a state may be: room for the rounding of float32, not for wrong data."""
@@ -105,11 +107,7 @@ class Manifold(Space):
         return x.unsqueeze(1)
 
     def validate(self, x: Any, name: str = "x") -> Tensor:
-        _check_batch(x, self.shape, name)
-        if not x.is_floating_point():
-            raise GenmatchError(f"`{name}` must be floating for {self}, got {x.dtype}; pass `{name}.float()`.")
-        if not bool(torch.isfinite(x).all()):
-            raise GenmatchError(f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} value(s) that are not; clean the data first.")
+        check_vectors(x, self.shape, name, self)
         # What has no nearest point, such as the centre of a sphere, is NaN.
         off = (x - self.nearest(x)).double().abs().nan_to_num(nan=math.inf).flatten(1).amax(1)
         allowed = max(TOLERANCE, 8 * torch.finfo(x.dtype).eps)
@@ -125,18 +123,8 @@ class Manifold(Space):
 
     def prepare(self, data: Any, name: str = "data") -> Tensor:
         """Valid states in the dtype of this space, rounding errors removed. Points that are farther off are refused."""
-        return self.nearest(self.validate(_as_tensor(data, name), name).to(self.dtype))
+        return self.nearest(self.validate(as_tensor(data, name), name).to(self.dtype))
 
     def test_functions(self, n: int, *, rng: torch.Generator | None = None) -> list[TestFunction]:
         """Cosines along random directions of the surrounding space."""
-        direction = torch.randn(n, self.size, dtype=torch.float64, generator=rng)
-        frequency = (1 + 1.5 * torch.rand(n, 1, dtype=torch.float64, generator=rng)) * (self.size / (self.dim + 1)) ** 0.5
-        phase = 2 * math.pi * torch.rand(n, dtype=torch.float64, generator=rng)
-        return [_wave(w, b) for w, b in zip(frequency * direction / direction.norm(dim=1, keepdim=True), phase, strict=True)]
-
-
-def check_dtype(dtype: torch.dtype, name: str) -> torch.dtype:
-    """Returns a floating `dtype`, or raises `GenmatchError`."""
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise GenmatchError(f"`dtype` of {name} must be floating, got {dtype!r}; pass torch.float32.")
-    return dtype
+        return waves(n, self.size, (1.0, 2.5), (self.size / (self.dim + 1)) ** 0.5, rng=rng)

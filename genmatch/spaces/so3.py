@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from genmatch.rows import normal
-from genmatch.spaces.manifold import Manifold, check_dtype
+from genmatch.spaces.manifold import Manifold
+from genmatch.spaces.validation import check_dtype
 
 _ORTHOGONAL_STEPS = 3
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from genmatch.errors import positive_integer
 from genmatch.rows import normal
-from genmatch.spaces.manifold import Manifold, check_dtype
+from genmatch.spaces.manifold import Manifold
+from genmatch.spaces.validation import check_dtype
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch import Tensor
 from genmatch.errors import positive_integer
 from genmatch.rows import uniform
 from genmatch.spaces.base import TestFunction
-from genmatch.spaces.manifold import Manifold, check_dtype
+from genmatch.spaces.manifold import Manifold
+from genmatch.spaces.validation import check_dtype
 
 
 @dataclass(frozen=True)
