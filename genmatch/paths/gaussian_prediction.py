@@ -75,7 +75,7 @@ class GaussianPrediction(Prediction):
         """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
         schedule = self.path.schedule
         ratio = schedule.sigma(s) / schedule.sigma(t)
-        gain = self.gain(t, s)
+        gain = schedule.alpha(s) - ratio * schedule.alpha(t)
         # x1 is affine in the output too: both coefficients are combined before they meet the states.
         a, b = (0.0, 1.0) if self.prediction == "data" else coefficients(schedule, t, self.prediction, "data")
         return expand(ratio + gain * a, x) * x + expand(gain * b, x) * output
