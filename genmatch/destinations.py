@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.logits import draw_at, draw_where
 from genmatch.reprs import described
-from genmatch.tensors import bernoulli, draw_at, draw_where, uniforms
+from genmatch.tensors import bernoulli, uniforms
 
 
 class Destination(ABC):

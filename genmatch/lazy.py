@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.logits import Indexed
 from genmatch.outputs import check_output
-from genmatch.tensors import Indexed, precise
+from genmatch.tensors import precise
 
 Model = Callable[..., Any]
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.lazy import Reader
+from genmatch.logits import Indexed
 from genmatch.outputs import check_output
 from genmatch.prefixes import PrefixReader, resumes
 from genmatch.processes.base import MarkovProcess
 from genmatch.reprs import described
 from genmatch.solvers.base import Solver
-from genmatch.tensors import Indexed, State, leaves, precise, tree_map
+from genmatch.tensors import State, leaves, precise, tree_map
 
 Model = Callable[..., Any]
 Condition = Mapping[str, Any]

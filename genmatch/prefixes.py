@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genmatch.lazy import Model, Reader
-from genmatch.tensors import Indexed
+from genmatch.logits import Indexed
 
 
 def resumes(model: Model) -> bool:

@@ -10,13 +10,14 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import Brownian, Categorical, Drift, Jump, Sum
+from genmatch.logits import draw_categorical
 from genmatch.paths import Blocks, Discrete, Gaussian, Geodesic, Metric, Mixture, Noising, Path, RealMixture
 from genmatch.paths.couplings import Coupling, OptimalTransport
 from genmatch.paths.gaussian_jumps import Flux
 from genmatch.processes import MarkovProcess
 from genmatch.schedules import CondOT, Cosine, Polynomial, Schedule
 from genmatch.spaces import SO3, Grid, Sphere, Torus
-from genmatch.tensors import draw_categorical, expand
+from genmatch.tensors import expand
 
 
 class BrokenSchedule(Schedule):

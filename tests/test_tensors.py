@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.tensors import bernoulli, draw_categorical, expand
+from genmatch.logits import draw_categorical
+from genmatch.tensors import bernoulli, expand
 from tests.toys import chi_square, seeded
 
 

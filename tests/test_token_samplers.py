@@ -7,11 +7,12 @@ import torch
 
 import genmatch as gm
 from genmatch import grids
+from genmatch.logits import draw_where, portions
 from genmatch.solvers.remask import Psi, ReMDM, ReMDMLoop
 from genmatch.solvers.reveal import EntropyBounded, FirstHitting, Threshold, TopK
 from genmatch.solvers.trapezoid import ThetaTrapezoidal
 from genmatch.solvers.wrappers import ArgmaxFinal, Corrected, ForwardBackward, Gibbs
-from genmatch.tensors import draw_where, portions, uniforms
+from genmatch.tensors import uniforms
 from tests.toys import TOKEN_SCHEDULES, L, V, chain, full, grid, name_of, seeded, token_data, token_law
 
 F64 = torch.float64
@@ -132,8 +133,8 @@ def test_portions_cover_a_mask_in_order(monkeypatch):
     parts = portions(where, 3)
     assert all(0 < int(part.sum()) <= 3 for part in parts)
     assert torch.equal(torch.cat([logits[part] for part in parts]), logits[where])
-    monkeypatch.setattr("genmatch.tensors._PORTION", 20)
-    monkeypatch.setattr("genmatch.tensors._PIECE", 14)
+    monkeypatch.setattr("genmatch.logits._PORTION", 20)
+    monkeypatch.setattr("genmatch.logits._PIECE", 14)
     assert torch.equal(draw_where(logits, where, uniform), whole)
     assert draw_where(logits, torch.zeros_like(where), uniform).shape == (0,)
 

@@ -10,7 +10,8 @@ import torch
 
 import genmatch as gm
 from genmatch.generators import Jump, PointMass
-from genmatch.tensors import draw_categorical, expand
+from genmatch.logits import draw_categorical
+from genmatch.tensors import expand
 
 
 def thin(counts, probability, rng):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.logits import draw_categorical
 from genmatch.reprs import described
-from genmatch.tensors import draw_categorical
 
 
 class GaussianMixture:

@@ -33,9 +33,10 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, number_in
+from genmatch.logits import draw_categorical
 from genmatch.reprs import described
 from genmatch.spaces import Space
-from genmatch.tensors import State, batch_size, draw_categorical
+from genmatch.tensors import State, batch_size
 
 _ITERATIONS = 1000
 _WARM_UP = 5

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from genmatch.destinations import Destination, gauss_legendre
 from genmatch.generators import Jump
+from genmatch.logits import draw_at
 from genmatch.paths.levels import LevelRates
 from genmatch.paths.visits import EARLIEST
 from genmatch.spaces import Grid
-from genmatch.tensors import draw_at, expand, uniforms
+from genmatch.tensors import expand, uniforms
 
 if TYPE_CHECKING:
     from genmatch.paths.gaussian import Gaussian

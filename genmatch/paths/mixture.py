@@ -31,6 +31,7 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Jump, add_jumps
 from genmatch.generators import Mixture as EitherLaw
+from genmatch.logits import draw_at, draw_where
 from genmatch.paths.base import with_kappa
 from genmatch.paths.couplings import Coupling, check_coupling
 from genmatch.paths.rates import Rates
@@ -39,7 +40,7 @@ from genmatch.paths.visits import EARLIEST, Visit, by_kappa, time_of_kappa
 from genmatch.rows import integers
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import bernoulli, draw_at, draw_where, expand, scatter, uniforms
+from genmatch.tensors import bernoulli, expand, scatter, uniforms
 
 
 class Mixture(TokenPath):

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError
+from genmatch.logits import draw_at, draw_where
 from genmatch.paths.base import with_kappa
 from genmatch.paths.rates import Rates
 from genmatch.paths.tokens import AveragedRates, TablePath, real_matrix
 from genmatch.paths.visits import by_kappa
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Categorical
-from genmatch.tensors import draw_at, draw_where, expand, uniforms
+from genmatch.tensors import expand, uniforms
 
 
 class Noising(TablePath):

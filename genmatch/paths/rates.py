@@ -9,8 +9,8 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
+from genmatch.logits import whole
 from genmatch.schedules import Schedule
-from genmatch.tensors import whole
 
 
 class Rates(ABC):

@@ -18,12 +18,13 @@ from torch import Tensor
 from genmatch.destinations import Levels
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
+from genmatch.logits import draw_at
 from genmatch.paths.base import Path, with_kappa
 from genmatch.paths.levels import LevelRates
 from genmatch.rows import normal
 from genmatch.schedules import CondOT, Schedule
 from genmatch.spaces import Euclidean, Grid
-from genmatch.tensors import bernoulli, draw_at, expand
+from genmatch.tensors import bernoulli, expand
 
 
 class RealMixture(Path):

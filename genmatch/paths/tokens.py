@@ -25,11 +25,12 @@ from torch import Tensor
 from genmatch.destinations import Chained
 from genmatch.errors import GenmatchError
 from genmatch.generators import Jump
+from genmatch.logits import draw_at
 from genmatch.paths.base import Path
 from genmatch.paths.rates import Rates
 from genmatch.paths.visits import LATEST
 from genmatch.spaces import Categorical
-from genmatch.tensors import draw_at, expand, uniforms
+from genmatch.tensors import expand, uniforms
 
 
 class TokenPath(Path):

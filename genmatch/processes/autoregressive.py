@@ -16,12 +16,13 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Categorical as TokenLaw
 from genmatch.generators import Generator, Jump
+from genmatch.logits import draw_where
 from genmatch.paths.base import Path
 from genmatch.paths.sequential import Sequential
 from genmatch.paths.visits import Visit
 from genmatch.processes.base import Predict
 from genmatch.processes.ordered import Ordered
-from genmatch.tensors import bernoulli, draw_where, expand, scatter, uniforms
+from genmatch.tensors import bernoulli, expand, scatter, uniforms
 
 
 class Autoregressive(Ordered):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError, unknown
 from genmatch.generators import Generator
+from genmatch.logits import draw_where
 from genmatch.paths.base import Path
 from genmatch.paths.couplings import Coupling
 from genmatch.paths.tokens import TokenPath
@@ -27,7 +28,7 @@ from genmatch.paths.visits import EARLIEST
 from genmatch.processes.posterior import PosteriorProcess
 from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
 from genmatch.schedules import Schedule
-from genmatch.tensors import draw_where, expand, scatter, uniforms
+from genmatch.tensors import expand, scatter, uniforms
 
 
 class CTMC(PosteriorProcess):

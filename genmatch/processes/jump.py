@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from genmatch.generators import Generator
+from genmatch.logits import draw_at
 from genmatch.paths.base import Path
 from genmatch.processes.levels import LevelProcess
-from genmatch.tensors import draw_at
 
 
 class JumpProcess(LevelProcess):

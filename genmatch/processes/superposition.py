@@ -18,9 +18,10 @@ from torch import Tensor
 
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
+from genmatch.logits import draw_categorical
 from genmatch.processes.base import MarkovProcess
 from genmatch.spaces import Space
-from genmatch.tensors import State, draw_categorical, leaves, tree_map
+from genmatch.tensors import State, leaves, tree_map
 
 Weight = float | Callable[[Tensor], Tensor]
 """A number, or a function of times (B,) with values (B,)."""

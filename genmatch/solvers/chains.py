@@ -10,10 +10,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from genmatch.logits import draw_where
 from genmatch.paths.base import Path
 from genmatch.processes.base import MarkovProcess
 from genmatch.schedules import Schedule
-from genmatch.tensors import draw_where, uniforms
+from genmatch.tensors import uniforms
 
 
 class TokenChain(Protocol):

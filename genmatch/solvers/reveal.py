@@ -33,10 +33,11 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import number_in, positive_integer, unknown
+from genmatch.logits import draw_where, read
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.solvers.chains import chain_of
-from genmatch.tensors import draw_where, expand, read, uniforms
+from genmatch.tensors import expand, uniforms
 
 _IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing", "turns")
 _NEEDS: tuple[str, ...] = (*_IN_ORDER, "cavity")

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import number_in
+from genmatch.logits import Indexed, draw_where
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.solvers.chains import chain_of, redraw
-from genmatch.tensors import Indexed, bernoulli, draw_where, expand, uniforms
+from genmatch.tensors import bernoulli, expand, uniforms
 
 _NEEDS = ("posterior", "noise", "redrawing")
 

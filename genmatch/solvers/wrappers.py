@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.logits import draw_where, read
 from genmatch.processes.base import MarkovProcess
 from genmatch.reprs import described
 from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.solvers.chains import chain_of
 from genmatch.solvers.general import Exact
-from genmatch.tensors import draw_where, read, uniforms
+from genmatch.tensors import uniforms
 
 
 class Corrector(ABC):

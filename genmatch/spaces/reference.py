@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmatch.tensors import State, draw_categorical
+from genmatch.logits import draw_categorical
+from genmatch.tensors import State
 
 _WIDER = 1.2
 _UNIFORM = 0.1
