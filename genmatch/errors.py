@@ -45,7 +45,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
 
 
 def positive_integer(value: Any, name: str) -> int:
-    """Returns `value` as an int, or raises `GenmatchError` if it is not a positive integer (a float never is).
+    """Returns `value` as an int, or raises `GenmatchError` if it is not a positive integer of 64 bits (a float never is).
 
     Example:
         >>> positive_integer(3, "steps")
@@ -55,8 +55,8 @@ def positive_integer(value: Any, name: str) -> int:
         number = operator.index(value)
     except TypeError:
         number = 0
-    if number < 1:
-        raise GenmatchError(f"`{name}` must be a positive integer, got {value!r}.")
+    if not 1 <= number < 2**63:
+        raise GenmatchError(f"`{name}` must be a positive integer{'' if number < 1 else ' of at most 64 bits'}, got {value!r}.")
     return number
 
 

@@ -124,7 +124,7 @@ def time_grid(steps: int, grid: str | Grid = "uniform", schedule: Schedule | Non
         schedule: of the path.
 
     Raises:
-        GenmatchError: if the grid is unknown, or needs a schedule and there is none.
+        GenmatchError: if the grid is unknown, takes no number of steps, or needs a schedule and there is none.
 
     Example:
         >>> time_grid(3, "cosine")
@@ -135,7 +135,10 @@ def time_grid(steps: int, grid: str | Grid = "uniform", schedule: Schedule | Non
     """
     steps = positive_integer(steps, "steps")
     if callable(grid):
-        return grid(steps)
+        try:
+            return grid(steps)
+        except TypeError as error:
+            raise GenmatchError(f"`grid` must be a function from a number of steps to times, and calling {grid!r} with {steps} failed: {error}.") from error
     if not isinstance(grid, str):
         raise GenmatchError(f"`grid` must be a name or a function from a number of steps to times, got {grid!r}; pass times of your own as `times`.")
     if grid in GRIDS:

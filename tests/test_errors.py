@@ -74,6 +74,7 @@ BAD_SAMPLES = [
     ({"n": "2"}, "`n` must be a positive integer, got '2'"),
     ({"steps": 0}, "`steps` must be a positive integer, got 0"),
     ({"batch_size": 0}, "`batch_size` must be a positive integer, got 0"),
+    ({"steps": 10**30}, "`steps` must be a positive integer of at most 64 bits, got 1000"),
     ({"seed": "one"}, "`seed` must be an integer, got 'one'"),
     ({"times": grid(0.5, 1, 2)}, "`times` must start at 0.*got 0.5; use `gm.simulate` to start later"),
     ({"solver": "algorithm8"}, "unknown solver `algorithm8`; did you mean `algorithm7`"),

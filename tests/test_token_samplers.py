@@ -49,7 +49,15 @@ def test_a_grid_goes_with_any_solver_and_process():
     assert seen[-2:] == pytest.approx([0.0, 0.9], abs=1e-6)
 
 
-@pytest.mark.parametrize(("grid_", "message"), [("cosinus", "cosine"), (3, "`grid` must be a name or a function"), (lambda n: torch.zeros(n + 1), "increase")])
+@pytest.mark.parametrize(
+    ("grid_", "message"),
+    [
+        ("cosinus", "cosine"),
+        (3, "`grid` must be a name or a function"),
+        (lambda n: torch.zeros(n + 1), "increase"),
+        (object, "calling <class 'object'> with 2 failed"),
+    ],
+)
 def test_wrong_grids_are_refused(grid_, message):
     with pytest.raises(gm.GenmatchError, match=message):
         gm.sample(PROCESS, MODEL, 2, steps=2, grid=grid_)
