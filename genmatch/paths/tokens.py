@@ -32,6 +32,9 @@ from genmatch.paths.visits import LATEST
 from genmatch.spaces import Categorical
 from genmatch.tensors import expand, uniforms
 
+_AT_ONCE = 2**22
+"""Rates that are computed at a time: bounds the memory."""
+
 
 class TokenPath(Path):
     """A path of independent tokens. Subclasses define `likelihood`, `token_prob` and `rates`."""
@@ -154,7 +157,13 @@ class AveragedRates(Rates):
         size = int(x.max()) + 1
         pairs, index = (expand(time, x) * size + x).unique(return_inverse=True)
         states, moments = pairs % size, times[pairs // size]
-        return torch.stack([self.jumps(states, torch.full_like(states, z), moments).sum(-1) for z in range(self.num_tokens)], -1)[index]
+
+        def exits(z: Tensor) -> Tensor:
+            each, moment = states.repeat_interleave(len(z)), moments.repeat_interleave(len(z))
+            return self.jumps(each, z.repeat(len(states)), moment).sum(-1).view(len(states), -1)
+
+        at_once = max(1, _AT_ONCE // (len(states) * self.num_tokens))
+        return torch.cat([exits(z) for z in torch.arange(self.num_tokens, device=x.device).split(at_once)], -1)[index]
 
 
 def real_matrix(value: Any, name: str, shape: str) -> Tensor:
