@@ -63,6 +63,11 @@ def tokens(x: torch.Tensor) -> torch.Tensor:
     return LOGITS[: len(x)]
 
 
+def both(x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a vector and of tokens."""
+    return {"vector": x["vector"], "words": tokens(x["words"])}
+
+
 def cases() -> dict[str, tuple[gm.MarkovProcess, Callable[[torch.Tensor], torch.Tensor], str]]:
     """By name a process, what its network returns and a solver."""
     path = gm.paths.Gaussian((SIZE,))
@@ -70,10 +75,23 @@ def cases() -> dict[str, tuple[gm.MarkovProcess, Callable[[torch.Tensor], torch.
     mask, uniform = (gm.CTMC(gm.paths.Mixture((SIZE,), vocab_size=VOCAB, source=source)) for source in ("mask", "uniform"))
     table: dict[str, Any] = {f"flow, {name}": (flow, still, name) for name in ("exact", "euler", "midpoint", "2m", "adams", "circle-rk4")}
     table |= {"diffusion, exact": (diffusion, still, "exact"), "diffusion, euler-maruyama": (diffusion, still, "euler-maruyama")}
-    return table | {
+    table |= {
         "mask, exact": (mask, tokens, "exact"),
         "uniform, exact": (uniform, tokens, "exact"),
         "mask, analytic-trapezoid": (mask, tokens, "analytic-trapezoid"),
+    }
+    levels = torch.linspace(-1, 1, VOCAB)
+    jump, level_flow = gm.JumpProcess(path, levels), gm.LevelFlow(path, levels)
+    reversal = gm.CTMC(gm.paths.Mixture((SIZE,), vocab_size=VOCAB, source="uniform"), rates="reversal")
+    metric = gm.CTMC(gm.paths.Metric((SIZE,), vocab_size=VOCAB))
+    return table | {
+        "uniform-reversal, exact": (reversal, tokens, "exact"),
+        "metric, euler": (metric, tokens, "euler"),
+        "autoregressive, left-to-right": (gm.processes.Autoregressive(gm.paths.Sequential(SIZE, VOCAB)), tokens, "left-to-right"),
+        "jump, euler": (jump, tokens, "euler"),
+        "flow+jump, euler": (gm.Superposition([level_flow, jump], [0.5, 0.5], heads="shared"), tokens, "euler"),
+        "product of flow and mask, exact": (gm.Product(vector=flow, words=mask), both, "exact"),
+        "flow on a sphere, exact": (gm.Flow(gm.paths.Geodesic(gm.spaces.Sphere(2))), still, "exact"),
     }
 
 
@@ -102,14 +120,14 @@ def main() -> None:
         sample = lambda network, steps, p=process, s=solver: gm.sample(p, network, BATCH, steps=steps, solver=s, seed=0)  # noqa: E731
         runs[name] = ("genmatch", sample, output, gm.solvers.get(solver).calls)
     runs |= {"flow, euler ": ("flow_matching", peer_flow, still, 1), "mask, euler": ("flow_matching", peer_tokens, tokens, 1)}
-    start = torch.zeros(BATCH, SIZE)
+    start, alone = torch.zeros(BATCH, SIZE), Busy(still, SLOW)
     rows, repeats = [], 3 if chosen.quick else 9
     for name, (package, run, output, calls) in runs.items():
         free, slow = Busy(output), Busy(output, SLOW)
         made = Counted(slow)
         run(made, STEPS)
         short = medians({"20": lambda r=run, f=free: r(f, 20), "220": lambda r=run, f=free: r(f, 220)}, repeats)
-        bare = lambda s=slow, m=made, x=start: [s(x, x) for _ in range(m.calls)]  # noqa: E731
+        bare = lambda m=made: [alone(start, start) for _ in range(m.calls)]  # noqa: E731
         whole = medians({"run": lambda r=run, s=slow: r(s, STEPS), "bare": bare}, repeats)
         own = (short["220"] - short["20"]) / 200
         rows.append(

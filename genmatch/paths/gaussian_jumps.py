@@ -28,7 +28,7 @@ from genmatch.logits import draw_at
 from genmatch.paths.levels import LevelRates
 from genmatch.paths.visits import EARLIEST
 from genmatch.spaces import Grid
-from genmatch.tensors import expand, uniforms
+from genmatch.tensors import uniforms
 
 if TYPE_CHECKING:
     from genmatch.paths.gaussian import Gaussian
@@ -50,28 +50,28 @@ class GaussianJumps(LevelRates):
         self.t_min = 0.0 if float(path.schedule.d_sigma(torch.zeros((), dtype=torch.float64))) < 0 else EARLIEST
 
     def generator(self, logits: Tensor, x: Tensor, t: Tensor) -> Jump:
-        weights = logits.double().log_softmax(-1) + self._exits(x, t).log()
-        centre, tilt = self._law(x, t)
-        sigma = expand(self.path.schedule.sigma(t), x.double()).unsqueeze(-1).expand(*x.shape, 1)
-        return Jump(weights.exp().sum(-1), Flux(weights, centre, sigma, tilt))
+        centre, sigma, tilt, speed = self._conditional(x, t)
+        weights = logits.double().log_softmax(-1) + _exits(x, centre, sigma, tilt, speed).log()
+        return Jump(weights.exp().sum(-1), Flux(weights, centre, sigma.expand(*x.shape, 1), tilt))
 
     def bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The largest rate over all levels at seven times, and a quarter more for what lies between."""
         times = [t + (s - t) * share for share in torch.linspace(0, 1, 7, dtype=torch.float64).tolist()]
-        return 1.25 * torch.stack([self._exits(x, time).amax(-1) for time in times]).amax(0)
+        return 1.25 * torch.stack([_exits(x, *self._conditional(x, time)).amax(-1) for time in times]).amax(0)
 
-    def _exits(self, x: Tensor, t: Tensor) -> Tensor:
-        """lambda^z(x) for each level z, (B, *shape, K), float64."""
-        sigma, fall = (expand(c, x.double()).unsqueeze(-1) for c in (self.path.schedule.sigma(t), self.path.schedule.d_sigma(t).abs()))
-        centre, tilt = self._law(x, t)
-        y = (x.double().unsqueeze(-1) - centre) / sigma
-        return fall / sigma * (y**2 - tilt * y - 1).clamp(min=0)
-
-    def _law(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha z and c for each level z, which broadcast against (B, *shape, K)."""
+    def _conditional(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """alpha z, sigma, c and |sigma'| / sigma, float64, which broadcast against (B, *shape, K)."""
         schedule, levels = self.path.schedule, self.grid.levels.to(x.device)
-        alpha, tilt = (expand(c, x.double()).unsqueeze(-1) for c in (schedule.alpha(t), schedule.d_alpha(t) / schedule.d_sigma(t).abs()))
-        return alpha * levels, tilt * levels
+        sigma, fall = schedule.sigma(t), schedule.d_sigma(t).abs()
+        coefficients = (schedule.alpha(t), sigma, schedule.d_alpha(t) / fall, fall / sigma)
+        alpha, sigma, tilt, speed = (c.reshape(-1, *[1] * x.dim()) for c in coefficients)
+        return alpha * levels, sigma, tilt * levels, speed
+
+
+def _exits(x: Tensor, centre: Tensor, sigma: Tensor, tilt: Tensor, speed: Tensor) -> Tensor:
+    """lambda^z(x) for each level z, (B, *shape, K), float64."""
+    y = (x.double().unsqueeze(-1) - centre) / sigma
+    return speed * (y**2 - tilt * y - 1).clamp(min=0)
 
 
 class Flux(Destination):
