@@ -41,6 +41,9 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Pa
         return None
     try:
         values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        hint = "a process is named by --process, a data set by --data"
+        raise GenmatchError(f"`{path}` cannot be read as TOML: there is no such file; expected a file of settings ({hint}).") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise GenmatchError(f"`{path}` cannot be read as TOML: {error}.") from error
     table = values.get(str(ctx.info_name), {})

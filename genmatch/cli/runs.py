@@ -59,6 +59,8 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
     from genmatch import checkpoints
 
     inside = checkpoints.folders(folder) or checkpoints.folders(folder / "checkpoints") or [folder]
+    if not folder.is_dir():
+        raise GenmatchError(f"`{folder}` is no folder; expected that of a run, of its checkpoints or of one of them.")
     rows: list[dict[str, Any]] = []
     for one in inside:
         try:
@@ -141,7 +143,10 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
     stands at the start of the window that the run models.
     """
     from genmatch.infilling import infill_run
-    from genmatch.runs import load_run
+    from genmatch.runs import load_run, packaged
+
+    if not text and not at and not run.exists() and str(run) not in packaged():
+        raise GenmatchError(f'`infill` takes a run and a text, got `{run}` alone, which is no run; e.g. `genmatch infill text "{run}"`.')
 
     lines = infill_run(load_run(run), text, at, n=n, steps=steps, solver=solver, seed=seed, stop=stop)
     if as_json:
