@@ -85,7 +85,12 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of one training budget, and where settings come from."""
     for option in reversed(
         [
-            click.option("--data", default=RunSettings.data, show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
+            click.option(
+                "--data",
+                default=RunSettings.data,
+                show_default=True,
+                help="Data set: a name from `genmatch list`, text:FILE, prepared:FOLDER or package.module:Name.",
+            ),
             click.option("--steps", type=int, default=RunSettings.steps, show_default=True, help="Optimiser steps."),
             click.option("--batch-size", type=int, default=RunSettings.batch_size, show_default=True, help="Data points a step."),
             click.option("--lr", type=float, default=RunSettings.lr, show_default=True, help="Learning rate."),
