@@ -40,7 +40,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> GenmatchError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else ";"
+    hint = f"; did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else "."
     return GenmatchError(f"unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
 
 

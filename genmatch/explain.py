@@ -17,9 +17,11 @@ from typing import Any
 from genmatch import data as data_sets
 from genmatch import registry, schedules, solvers
 from genmatch.errors import GenmatchError, unknown
+from genmatch.paths import Path
 from genmatch.processes import MarkovProcess
 from genmatch.runs import find_process, fit_view
 from genmatch.schedules import Schedule
+from genmatch.solvers import Solver
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 _SIGNS = dict(zip(_GREEK.split(), "αβγδεζηθικλμνξπρστφχψω", strict=True)) | {
@@ -73,8 +75,14 @@ def explain(name: str, *, kind: str | None = None, data: str | None = None) -> E
         if name in names() or (kind and ":" in name) or (one == "data" and name.partition(":")[0] in names()):
             return make(name, data)
     if ":" in name:
-        return _process(name, data)
+        return _EXPLAIN[_kind_of(registry.load(name))][1](name, data)
     raise unknown(kind or "name", name, sorted({known for one in kinds for known in _EXPLAIN[one][0]()}))
+
+
+def _kind_of(thing: Any) -> str:
+    """As what something that is not registered is explained."""
+    kind = thing if inspect.isclass(thing) else type(thing)
+    return "path" if issubclass(kind, Path) else "solver" if issubclass(kind, Solver) else "process"
 
 
 def recipe(process: MarkovProcess) -> dict[str, str]:
@@ -156,7 +164,7 @@ def _solver(name: str, _: str | None) -> Explanation:
 
 def _path(name: str, _: str | None) -> Explanation:
     thing = registry.paths.get(name)
-    return Explanation("path", f"{name}: {_title(thing)}", {"law": module_text(thing), "made by": f"{thing.__name__}{inspect.signature(thing)}"})
+    return Explanation("path", f"{name}: {_title(thing)}", {"law": module_text(thing), "made by": _call(thing)})
 
 
 def _schedule(name: str, _: str | None) -> Explanation:
@@ -164,17 +172,17 @@ def _schedule(name: str, _: str | None) -> Explanation:
     return Explanation(
         "schedule",
         f"{name}: {_title(thing)}",
-        {"schedule": _described(thing), "all of them": module_text(thing), "made by": f"{thing.__name__}{inspect.signature(thing)}"},
+        {"schedule": _described(thing), "all of them": module_text(thing), "made by": _call(thing)},
     )
 
 
 def _data(name: str, _: str | None) -> Explanation:
-    data = data_sets.get(name)
+    data, known = data_sets.get(name), name.partition(":")[0]
     views = "\n".join(f"{view.name}: {view.space}" for view in data.views)
     families = ", ".join(family for family in registry.processes.names() if _fits(family, data))
     split = f"{len(data.train)} training points, {len(data.test)} test points" + (", with labels" if data.labels else "")
     sections = {"split": split, "views": views, "compared in": data.features.description, "processes": families or "none"}
-    return Explanation("data", f"{name}: {_title(registry.data.get(name.partition(':')[0]))}", sections)
+    return Explanation("data", f"{name}: {_title(registry.data.get(known if known in registry.data.names() else name))}", sections)
 
 
 def _schedules() -> dict[str, type]:
@@ -202,6 +210,10 @@ def _likelihood(process: MarkovProcess) -> str:
     if not process.has_noise:
         return "exact log p by the change of variables (`gm.log_likelihood`)"
     return f"a {'tight' if process.bound_is_tight else 'loose'} bound of -log p (`gm.elbo`), of {process.bound}"
+
+
+def _call(thing: type) -> str:
+    return f"{thing.__name__}{inspect.signature(thing).replace(return_annotation=inspect.Signature.empty)}"
 
 
 def _title(thing: Any) -> str:

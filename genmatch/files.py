@@ -22,6 +22,18 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, what: str) -> None:
+    """Makes the folder of results, and those above it, where they are not there.
+
+    Raises:
+        GenmatchError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenmatchError(f"{what} cannot be written to `{path}` ({error}); choose a folder that can be written to.") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically."""
     write_atomically(path, lambda part: part.write_bytes(content))

@@ -41,6 +41,9 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Pa
         return None
     try:
         values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        hint = "a process is named by --process, a data set by --data"
+        raise GenmatchError(f"`{path}` cannot be read as TOML: there is no such file; expected a file of settings ({hint}).") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise GenmatchError(f"`{path}` cannot be read as TOML: {error}.") from error
     table = values.get(str(ctx.info_name), {})
@@ -82,7 +85,12 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of one training budget, and where settings come from."""
     for option in reversed(
         [
-            click.option("--data", default=RunSettings.data, show_default=True, help="Data set: a name from `genmatch list`, or package.module:Name."),
+            click.option(
+                "--data",
+                default=RunSettings.data,
+                show_default=True,
+                help="Data set: a name from `genmatch list`, text:FILE, prepared:FOLDER or package.module:Name.",
+            ),
             click.option("--steps", type=int, default=RunSettings.steps, show_default=True, help="Optimiser steps."),
             click.option("--batch-size", type=int, default=RunSettings.batch_size, show_default=True, help="Data points a step."),
             click.option("--lr", type=float, default=RunSettings.lr, show_default=True, help="Learning rate."),

@@ -81,7 +81,12 @@ class Registry:
             return load(self._plugins()[name].value)
         if ":" in name:
             return load(name)
-        raise unknown(self.kind, name, self.names())
+        raise GenmatchError(f"{unknown(self.kind, name, self.names())} {self._elsewhere(name)}")
+
+    def _elsewhere(self, name: str) -> str:
+        """Where a name that is not known here may be found."""
+        kinds = [other.kind for other in (processes, paths, solvers, data) if other is not self and name in other.names()]
+        return f"There is a {' and a '.join(kinds)} of that name." if kinds else "One of your own is package.module:Name."
 
     def describe(self) -> dict[str, tuple[str, str]]:
         """For each name, its first line of documentation and where it is defined; read from source, not imported."""
@@ -112,12 +117,18 @@ def load(target: str) -> Any:
         GenmatchError: if the module or the name in it is missing.
     """
     module_name, _, attribute = target.partition(":")
+    if module_name.endswith(".py"):
+        raise GenmatchError(f"`{target}` names a file; expected package.module:Name, such as `{Path(module_name).stem}:{attribute}` in the folder of the file.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise GenmatchError(f"`{target}` cannot be imported: {error}; expected package.module:Name on the Python path.") from error
+    except GenmatchError:
+        raise
+    except Exception as error:
+        raise GenmatchError(f"`{target}` cannot be imported: its module raises {type(error).__name__}: {error}; mend the module.") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

@@ -23,9 +23,11 @@ from genmatch.errors import GenmatchError, unknown
 from genmatch.fetching import some
 from genmatch.files import read_json, write_bytes, write_json, write_tensors
 from genmatch.options import write_config
+from genmatch.paths import Path as ConditionalPath
 from genmatch.processes import MarkovProcess
 from genmatch.reprs import described
 from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
+from genmatch.solvers import Solver
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
 from genmatch.training import train
 
@@ -43,6 +45,14 @@ _SMALL_SPACES: list[Space] = [
     Grid((2,), [-1.0, 0.0, 1.0]),
 ]
 """One of each kind, for checks of a family that is given no data."""
+
+_OTHERS: dict[type, tuple[str, str]] = {
+    Space: ("a space", " To use a space, name a process on a path in it, e.g. a function that returns `gm.Flow(path)`."),
+    ConditionalPath: ("a path", " To use a path, name a process that follows it, e.g. a function that returns `gm.Flow(path)`."),
+    Solver: ("a solver", " `gm.check_solver` checks a solver, and `genmatch explain` explains it."),
+    DataSet: ("a data set", " `--data` takes a data set."),
+}
+"""What may be named where a process should be: what it is, and what is done with it instead."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +83,17 @@ def fit_view(family: str, data: DataSet) -> tuple[MarkovProcess, View]:
         GenmatchError: if it fits none, with the reason for each.
     """
     make = processes.get(family)
-    reasons = []
+    reasons: dict[str, GenmatchError] = {}
     for view in data.views:
         try:
             process = _made(make, view.space, family)
         except GenmatchError as error:
-            reasons.append(f"{view.name}: {error}")
+            reasons[f"{view.name}: {error}".rstrip(".")] = error
             continue
         process.data_space.validate(some(view.train), f"the view {view.name}")
         return process, view
-    raise GenmatchError(f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}")
+    found = f"the process `{family}` fits no view of the data set {data.name}: {'; '.join(reasons)}"
+    raise GenmatchError(f"{found}. `genmatch list --fits` tells what fits what.") from [*reasons.values()][-1]
 
 
 def find_process(name: str, data: str | None = None) -> MarkovProcess:
@@ -96,28 +107,54 @@ def find_process(name: str, data: str | None = None) -> MarkovProcess:
     thing = processes.get(name)
     if isinstance(thing, MarkovProcess):
         return thing
-    if not callable(thing):
-        raise GenmatchError(f"`{name}` must be a process or a function that makes one, got {type(thing).__name__}.")
+    _check_family(thing, name)
     if not inspect.signature(thing).parameters:
         return _made(lambda _: thing(), None, name)
     spaces = [view.space for view in data_sets.get(data).views] if data else _SMALL_SPACES
-    reasons = []
+    reasons: dict[str, GenmatchError] = {}
     for space in spaces:
         try:
             return _made(thing, space, name)
         except GenmatchError as error:
-            reasons.append(str(error))
-    raise GenmatchError(f"the process `{name}` fits none of the spaces: {'; '.join(reasons)}")
+            reasons[str(error).rstrip(".")] = error
+    hint = "`genmatch list --fits` tells what fits what." if data else "Name a data set that it fits with `--data`, if that is not a mistake in it."
+    raise GenmatchError(f"the process `{name}` fits none of the spaces: {'; '.join(reasons)}. {hint}") from [*reasons.values()][-1]
+
+
+def _check_family(thing: Any, name: str) -> None:
+    """Refuses what is no family on any space, so that it is said once and not for each space."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    if not callable(thing) or issubclass(kind, tuple(_OTHERS)):
+        raise _no_process(kind, f"`{name}` is")
+    if inspect.isabstract(thing):
+        raise GenmatchError(f"`{name}` does not define {', '.join(f'`{method}`' for method in sorted(thing.__abstractmethods__))}, which a process must.")
+    try:
+        signature = inspect.signature(thing)
+    except ValueError:  # some callables written in C have none
+        return
+    try:
+        signature.bind(*[None] * min(1, len(signature.parameters)))
+    except TypeError:
+        raise GenmatchError(f"`{name}` must take the space of the data and nothing else, got `{name}{signature}`; give the others defaults.") from None
+
+
+def _no_process(kind: type, what: str) -> GenmatchError:
+    """The error for something else where a process should be."""
+    is_what, instead = next((words for base, words in _OTHERS.items() if issubclass(kind, base)), (f"something of type {kind.__name__}", ""))
+    return GenmatchError(
+        f"{what} {is_what}; expected a process, a function without arguments that makes one, or a family: a class or function that takes the "
+        f"space of the data and returns a process.{instead}"
+    )
 
 
 def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
     try:
         made = make(space)
-    except TypeError as error:
-        raise GenmatchError(f"`{name}` cannot make a process{f' from {space}' if space else ''}: {error}.") from error
-    if not isinstance(made, MarkovProcess):
-        raise GenmatchError(f"`{name}` must make a MarkovProcess from a space, got {type(made).__name__}.")
-    _ = made.output_shape  # a process that does not fit its space says so here at the latest
+        if not isinstance(made, MarkovProcess):
+            raise _no_process(type(made), f"`{name}` makes")
+        _ = made.output_shape  # a process that does not fit its space says so here at the latest
+    except (TypeError, AttributeError) as error:
+        raise GenmatchError(f"`{name}` cannot make a process: {type(error).__name__}: {error}.") from error
     return made
 
 
@@ -141,7 +178,9 @@ def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping
         GenmatchError: if the network cannot be what the process asks for.
     """
     if lacking := lacks(settings.network, process):
-        raise GenmatchError(f"{process} needs a network with {lacking}, which `{settings.network}` does not offer; pass network='transformer'.")
+        raise GenmatchError(
+            f"{process} needs a network with {lacking}, which `{settings.network}` does not offer; pass network='transformer' (`--network transformer`)."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, labels=labels, **process.network)
@@ -243,10 +282,18 @@ def find_run(folder: Path) -> Path:
         return folder
     if str(folder) in packaged():
         return packaged()[str(folder)]
-    raise GenmatchError(
-        f"`{folder}` holds no finished run (no run.json); make one with `genmatch train --out {folder}`, "
-        f"or take one that comes with the package: {', '.join(packaged())}."
-    )
+    raise GenmatchError(f"`{folder}` holds no finished run (no run.json); {_instead(folder)}.")
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder that holds no finished run."""
+    if inside := sorted(str(place.parent) for place in folder.glob("*/run.json")):
+        return f"it holds {', '.join(f'`{place}`' for place in inside)}: take one of these"
+    if (folder.parent / "run.json").exists():
+        return f"a run is a whole folder: take `{folder.parent}`"
+    if (folder / "settings.toml").exists():
+        return f"its training was stopped: go on with `genmatch train {folder / 'settings.toml'} --out {folder}`"
+    return f"make one with `genmatch train --process mask --out {folder}`, or take one that comes with the package: {', '.join(packaged())}"
 
 
 def load_run(folder: Path, *, data: DataSet | None = None) -> Run:

@@ -165,7 +165,9 @@ def test_an_exception_is_a_failure_with_its_message():
 
     report = gm.check_process(Broken(MASK, generator=broken), level="quick")
     assert not report.passed
-    assert "raised RuntimeError: no such thing" in report["forward-conditional"].message
+    message = report["forward-conditional"].message
+    assert message.startswith("raised RuntimeError: no such thing. Look at line ")
+    assert message.endswith("of test_checks.py, in `broken`.")
     assert report["path-normalised"].outcome == "passed"
 
 

@@ -129,7 +129,7 @@ def test_more_budgets_and_families_join_a_finished_comparison(tmp_path):
     [
         ({"processes": ("flwo",)}, "did you mean `flow`"),
         ({"processes": ("mask",)}, "fits no view"),
-        ({"processes": ("tests.plugins:not_a_process",)}, "must make a MarkovProcess"),
+        ({"processes": ("tests.plugins:not_a_process",)}, "expected a process"),
         ({"processes": ("flow", "flow")}, "named twice"),
         ({"data": "digit"}, "did you mean `digits`"),
         ({"nfe": (0,)}, "positive integers"),

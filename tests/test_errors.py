@@ -146,7 +146,7 @@ def test_every_error_is_a_value_error_of_one_family():
 def test_unknown_names_list_the_near_ones_first():
     message = str(unknown("solver", "rk5", ["rk4", "euler", "heun"]))
     assert message == "unknown solver `rk5`; did you mean `rk4`? Known: euler, heun, rk4."
-    assert str(unknown("solver", "zzz", ["rk4"])) == "unknown solver `zzz`; Known: rk4."
+    assert str(unknown("solver", "zzz", ["rk4"])) == "unknown solver `zzz`. Known: rk4."
     assert "did you mean" in str(unknown("solver", "Euler", ["euler"]))
 
 

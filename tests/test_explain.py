@@ -159,7 +159,7 @@ def broken(error):
     [
         (gm.GenmatchError("a wrong input."), 1, "Error: a wrong input."),
         (ZeroDivisionError("by zero"), 1, "Error: unexpected ZeroDivisionError: by zero; add --debug to see where it comes from."),
-        (KeyboardInterrupt(), 130, "Error: stopped; everything finished is saved"),
+        (KeyboardInterrupt(), 130, "Error: stopped."),
     ],
 )
 def test_how_a_command_ends(monkeypatch, error, code, message):
@@ -172,6 +172,12 @@ def test_how_a_command_ends(monkeypatch, error, code, message):
     if code == 1:
         traced = run("check", "flow", "--debug")
         assert traced.exception is error
+
+
+def test_what_is_not_registered_is_explained_as_what_it_is():
+    assert explain("genmatch.solvers.ode:Heun").kind == "solver"
+    assert explain("genmatch.paths:Gaussian").kind == "path"
+    assert explain("genmatch.data.toys:chain", kind="data").title.startswith("genmatch.data.toys:chain: A Markov chain")
 
 
 def test_a_command_that_cannot_be_read_is_2():

@@ -82,7 +82,7 @@ def test_words_keep_the_space_before_them():
         (lambda: gm.data.text("missing.txt"), "cannot be read: No such file"),
         (lambda: gm.data.text(length=1_000_000), "too short"),
         (lambda: gm.data.text(held_out=1.5), "share between 0 and 1"),
-        (lambda: gm.data.get("digits:8"), "must take an argument"),
+        (lambda: gm.data.get("digits:8"), "`digits` takes no argument, got `8`"),
         (lambda: gm.data.get("digits:size=8"), "is given `size`, and has the options none"),
         (lambda: gm.data.get("text:tokenizer=words"), "is given `tokenizer`, and has the options tokeniser, length, held_out; write e.g."),
         (lambda: gm.data.get("text:tokeniser=word"), "unknown tokeniser `word`; did you mean `words`"),
@@ -90,6 +90,10 @@ def test_words_keep_the_space_before_them():
         (lambda: gm.data.get("text:length=long"), "the option length of text:length=long must be of type int, such as 64, got 'long'"),
         (lambda: gm.data.get("text:length=8,length=9"), "given `length` twice"),
         (lambda: gm.data.get("text:missing.txt"), "cannot be read"),
+        (lambda: gm.data.get("text:"), "ends with the colon"),
+        (lambda: gm.data.get("/dev/null"), "pass `text:/dev/null` if it is text"),
+        (lambda: gm.data.get("/dev"), "is a folder; make a data set of its images with `genmatch prepare /dev"),
+        (lambda: gm.data.get("text:/dev/null"), "is empty"),
     ],
 )
 def test_wrong_requests_name_what_is_wrong(call, message):

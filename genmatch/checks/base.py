@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +15,9 @@ from genmatch.checks.report import CheckResult
 from genmatch.checks.statistics import z_limit
 from genmatch.checks.subject import Subject
 from genmatch.errors import GenmatchError
+
+_LIBRARIES = (Path(__file__).parents[1], Path(torch.__file__).parent)
+"""Folders of code that is not that of the author of a process."""
 
 
 class Skip(Exception):
@@ -77,16 +82,23 @@ class Check:
         except Skip as reason:
             return CheckResult(self.id, self.equation, "skipped", message=str(reason))
         except Exception as error:
-            return self._judge(subject, False, None, None, f"raised {type(error).__name__}: {error}")
-        return self._judge(subject, found.figure <= found.tolerance, found.figure, found.tolerance, found.message)
+            return self._judge(subject, False, None, None, f"raised {type(error).__name__}: {error}", _place(error) or self.look)
+        return self._judge(subject, found.figure <= found.tolerance, found.figure, found.tolerance, found.message, self.look)
 
-    def _judge(self, subject: Subject, passed: bool, figure: float | None, tolerance: float | None, message: str) -> CheckResult:
+    def _judge(self, subject: Subject, passed: bool, figure: float | None, tolerance: float | None, message: str, look: str) -> CheckResult:
         if passed:
             return CheckResult(self.id, self.equation, "passed", figure, tolerance, message)
         caveat = subject.process.caveats.get(self.id)
         if caveat is not None:
             return CheckResult(self.id, self.equation, "known", figure, tolerance, f"{caveat} ({message})")
-        return CheckResult(self.id, self.equation, "failed", figure, tolerance, f"{message}. Look at {self.look}.")
+        return CheckResult(self.id, self.equation, "failed", figure, tolerance, f"{message}. Look at {look}.")
+
+
+def _place(error: Exception) -> str:
+    """The line of the process's author that raised an error, or called what did; nothing if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in _LIBRARIES)]
+    return f"line {own[-1].lineno} of {Path(own[-1].filename).name}, in `{own[-1].name}`" if own else ""
 
 
 CHECKS: dict[str, Check] = {}

@@ -238,7 +238,7 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
     fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
     if not fitting:
         raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
-    title = f"{type(chosen).__name__} (order {chosen.order}, {chosen.calls or 'adaptive'} calls a step)"
+    title = f"{type(chosen).__name__} (order {chosen.order}, {chosen.calls or 'adaptive'} call{'' if chosen.calls == 1 else 's'} a step)"
     return Report(title, tuple(result for toy in fitting for result in _measure(chosen, toy, seed)))
 
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 @main.command(
+    short_help="Compare families: same network and budget, one report.",
     examples=[
         "genmatch compare --data digits --out runs/digits",
         "genmatch compare --data checkerboard --process flow --process mask --steps 2000 --nfe 8 --nfe 32",
         "genmatch compare --data text:my_book.txt --network transformer --width 128 --out runs/book",
         "genmatch compare --data digits --seed 1 --out runs/digits-1 && genmatch report runs/digits runs/digits-1",
-    ]
+    ],
 )
 @click.option("--process", "processes", multiple=True, help="Family: a name or package.module:Name; repeat for more. Default: all that fit the data.")
 @click.option("--nfe", type=int, multiple=True, help="Network calls a sample; repeat for more. Default: 1 2 4 8 16 32 64.")
@@ -42,11 +43,12 @@ def compare(processes: tuple[str, ...], nfe: tuple[int, ...], out: Path, config:
 
 
 @main.command(
+    short_help="Make the report of one or several comparisons again.",
     examples=[
         "genmatch report runs/digits",
         "genmatch report runs/digits runs/digits-1 runs/digits-2 --out runs/three-seeds",
         "genmatch report runs/digits --json",
-    ]
+    ],
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the report. Default: that of RUNS if it is one, else runs/report.")

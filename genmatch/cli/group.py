@@ -17,6 +17,8 @@ from genmatch.errors import GenmatchError
 
 _META = "genmatch.cli"
 _INTERRUPTED = 130
+_GOES_ON = ("train", "compare")
+"""Commands that go on from where they were stopped."""
 
 
 class Command(click.Command):
@@ -54,7 +56,8 @@ class Main(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("Error: stopped; everything finished is saved, and the same command goes on from there.", err=True)
+            goes_on = "; everything finished is saved, and the same command goes on from there" if ctx.invoked_subcommand in _GOES_ON else ""
+            click.echo(f"Error: stopped{goes_on}.", err=True)
             ctx.exit(_INTERRUPTED)
         except Exception as error:
             if flag(ctx, "debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):

@@ -14,7 +14,11 @@ _KINDS = {"process": registry.processes, "path": registry.paths, "solver": regis
 _SHELLS = ("bash", "zsh", "fish")
 
 
-@main.command("list", examples=["genmatch list", "genmatch list solver", "genmatch list --fits", "genmatch list --json"])
+@main.command(
+    "list",
+    short_help="List processes, paths, solvers and data sets.",
+    examples=["genmatch list", "genmatch list solver", "genmatch list --fits", "genmatch list --json"],
+)
 @click.argument("kind", required=False, type=click.Choice(list(_KINDS)))
 @click.option("--fits", is_flag=True, help="Also tell which solvers fit which process, and which processes fit which data; takes some seconds.")
 @json_option
@@ -42,7 +46,10 @@ def list_names(kind: str | None, fits: bool, as_json: bool) -> None:
         say("What fits what: genmatch list --fits. What one of them is: genmatch explain NAME.")
 
 
-@main.command(examples=["genmatch explain flow", "genmatch explain mask --data digits", "genmatch explain heun", "genmatch explain metric --kind path"])
+@main.command(
+    short_help="Print the recipe of a family, with formulas.",
+    examples=["genmatch explain flow", "genmatch explain mask --data digits", "genmatch explain heun", "genmatch explain metric --kind path"],
+)
 @click.argument("name")
 @click.option("--kind", type=click.Choice([*_KINDS, "schedule"]), default=None, help="Where several kinds of thing have the name.")
 @click.option("--data", default=None, help="Data set on whose spaces a family is made; small spaces by default.")
@@ -62,6 +69,7 @@ def explain(name: str, kind: str | None, data: str | None, as_json: bool) -> Non
 
 
 @main.command(
+    short_help="Check a process against the identities it must satisfy.",
     examples=["genmatch check flow", "genmatch check mask --data digits --level quick", "genmatch check my_package.my_module:MyProcess"],
 )
 @click.argument("process")
@@ -90,11 +98,12 @@ def check(process: str, data: str | None, seed: int, level: str, as_json: bool) 
 
 
 @main.command(
+    short_help="Print what a shell needs to complete commands by Tab.",
     examples=[
         'eval "$(genmatch completion bash)"       # in ~/.bashrc',
         'eval "$(genmatch completion zsh)"        # in ~/.zshrc',
         "genmatch completion fish > ~/.config/fish/completions/genmatch.fish",
-    ]
+    ],
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:

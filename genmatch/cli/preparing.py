@@ -11,11 +11,12 @@ from genmatch.errors import GenmatchError
 
 
 @main.command(
+    short_help="Prepare large data: text files, or a folder of images.",
     examples=[
         "genmatch prepare books/*.txt --tokeniser bytes --length 128 --out runs/books",
         "genmatch prepare photos --size 32 --out runs/photos",
         "genmatch prepare --verify --out runs/books",
-    ]
+    ],
 )
 @click.argument("source", required=False, nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("prepared"), show_default=True, help="Folder of the prepared data.")

@@ -15,12 +15,13 @@ from genmatch.settings import RunSettings
 
 
 @main.command(
+    short_help="Train one process on a data set.",
     examples=[
         "genmatch train --process mask --data digits --out runs/mask",
         "genmatch train run.toml --set lr=1e-3 --out runs/mask",
         "genmatch train --process flow --print-config > run.toml",
         "torchrun --nproc-per-node=2 -m genmatch train run.toml",
-    ]
+    ],
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), is_eager=True, callback=read_config)
 @click.option("--process", required=True, help="Family: a name from `genmatch list`, or package.module:Name.")
@@ -48,7 +49,11 @@ def train(file: Path | None, process: str, out: Path, every: int, keep: int, con
     say(f"draw from it with `genmatch sample {out}`")
 
 
-@main.command("check-checkpoint", examples=["genmatch check-checkpoint runs/mask", "genmatch check-checkpoint runs/mask/checkpoints/step-00000500"])
+@main.command(
+    "check-checkpoint",
+    short_help="Verify a checkpoint, or all of a run.",
+    examples=["genmatch check-checkpoint runs/mask", "genmatch check-checkpoint runs/mask/checkpoints/step-00000500"],
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 def check_checkpoint(folder: Path, as_json: bool) -> None:
@@ -59,6 +64,8 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
     from genmatch import checkpoints
 
     inside = checkpoints.folders(folder) or checkpoints.folders(folder / "checkpoints") or [folder]
+    if not folder.is_dir():
+        raise GenmatchError(f"`{folder}` is no folder; expected that of a run, of its checkpoints or of one of them.")
     rows: list[dict[str, Any]] = []
     for one in inside:
         try:
@@ -81,12 +88,13 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
 
 
 @main.command(
+    short_help="Draw samples from a run.",
     examples=[
         "genmatch sample",
         "genmatch sample runs/mask --n 64 --steps 32 --out samples.png",
         "genmatch sample runs/mask --steps 48 --out from-noise-to-data.gif",
         "genmatch sample runs/by-class --label 3 --guidance 2 --out threes.safetensors",
-    ]
+    ],
 )
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.option("--n", "-n", type=int, default=64, show_default=True, help="How many samples.")
@@ -123,7 +131,8 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 
 
 @main.command(
-    examples=['genmatch infill text "To be, or not ____ be"', "genmatch infill text --at 0:What,9:love --n 8", 'genmatch infill text "KING ______:" --stop']
+    short_help="Fill the gaps of a text.",
+    examples=['genmatch infill text "To be, or not ____ be"', "genmatch infill text --at 0:What,9:love --n 8", 'genmatch infill text "KING ______:" --stop'],
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("text", default="")
@@ -141,7 +150,10 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
     stands at the start of the window that the run models.
     """
     from genmatch.infilling import infill_run
-    from genmatch.runs import load_run
+    from genmatch.runs import load_run, packaged
+
+    if not text and not at and not run.exists() and str(run) not in packaged():
+        raise GenmatchError(f'`infill` takes a run and a text, got `{run}` alone, which is no run; e.g. `genmatch infill text "{run}"`.')
 
     lines = infill_run(load_run(run), text, at, n=n, steps=steps, solver=solver, seed=seed, stop=stop)
     if as_json:
@@ -150,7 +162,9 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
         click.echo("\n".join(lines))
 
 
-@main.command(examples=["genmatch evaluate", "genmatch evaluate runs/mask --n 1000 --draws 32 --json"])
+@main.command(
+    short_help="Estimate how likely held-out data are under a run.", examples=["genmatch evaluate", "genmatch evaluate runs/mask --n 1000 --draws 32 --json"]
+)
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.option("--n", "-n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")

@@ -9,7 +9,10 @@ import click
 from genmatch.cli.group import main
 
 
-@main.command(examples=["genmatch serve", "genmatch serve --checkpoint runs/book --port 8080", "genmatch serve --runs runs"])
+@main.command(
+    short_help="Open a live page: text, processes, reports.",
+    examples=["genmatch serve", "genmatch serve --checkpoint runs/book --port 8080", "genmatch serve --runs runs"],
+)
 @click.option("--checkpoint", "checkpoints", multiple=True, type=click.Path(path_type=Path), help="Folder of a run on text; repeat for more.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder whose reports are shown.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; only this machine reaches the default.")

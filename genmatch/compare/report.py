@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from genmatch.animation import require_plotting
 from genmatch.compare import pictures
 from genmatch.compare.study import Estimate, Line, Study
-from genmatch.files import write_bytes
+from genmatch.files import make_folder, write_bytes
 from genmatch.settings import Plan
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def write_report(study: Study, out: Path) -> Path:
         out: a folder.
     """
     require_report()
+    make_folder(out, "a report")
     images = {f"{name}.png": draw(study) for name, draw in PICTURES.items()}
     images["generation.gif"], images["generation.png"] = pictures.generation(study)
     for name, image in images.items():

@@ -27,10 +27,10 @@ from genmatch.compare.report import require_report, table_html, write_report
 from genmatch.compare.study import Study
 from genmatch.data import DataSet
 from genmatch.errors import GenmatchError
-from genmatch.files import read_json, write_json, write_tensors
+from genmatch.files import make_folder, read_json, write_json, write_tensors
 from genmatch.likelihood import elbo
 from genmatch.processes import MarkovProcess
-from genmatch.runs import Run, fit_view, is_finished, labels_of, lacks, train_run
+from genmatch.runs import Run, build_network, fit_view, is_finished, labels_of, lacks, train_run
 from genmatch.settings import Plan
 
 _DRAWS = 16
@@ -162,12 +162,14 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     require_report()
     data = data_sets.get(plan.data)
     labels_of(plan, data)
-    names = plan.processes or fitting_families(data, plan.network)
+    names = plan.processes or fitting_families(data, plan.network, say)
     fitted = {name: fit_view(name, data)[0] for name in names}
     for name, process in fitted.items():
         is_finished(folder_of(out, name), plan.run_settings(name))
+        build_network(plan.run_settings(name), process, labels_of(plan, data))
         for nfe in plan.nfe:
             steps_for(process, nfe)
+    make_folder(out, "results")
     extractor = _extractor(data, out, say)
     test = extractor(data.test)
     floor = evaluate(data.train, extractor, test, data)
@@ -186,15 +188,23 @@ def compare(plan: Plan, out: Path, *, progress: bool = False, say: Callable[[str
     return comparison
 
 
-def fitting_families(data: DataSet, network: str) -> tuple[str, ...]:
-    """Names of all registered families that fit a view of the data and can be learned by the network of that name."""
+def fitting_families(data: DataSet, network: str, say: Callable[[str], None] = lambda line: None) -> tuple[str, ...]:
+    """Names of all registered families that fit a view of the data and can be learned by the network of that name.
+
+    Args:
+        data: the data set.
+        network: name of the network.
+        say: receives a line for each family that only the network does not fit.
+    """
     names = []
     for name in processes.available():
         try:
             process, _ = fit_view(name, data)
         except GenmatchError:
             continue
-        if not lacks(network, process):
+        if lacking := lacks(network, process):
+            say(f"left out {name}, which needs a network with {lacking}: --network transformer offers it")
+        else:
             names.append(name)
     return tuple(names)
 

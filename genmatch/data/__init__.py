@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 from genmatch.data import tokenisers
@@ -25,20 +26,35 @@ def get(name: str) -> DataSet:
     Raises:
         GenmatchError: if the name is unknown, or stands for something else; or if it takes no such argument or option.
     """
-    known, _, rest = name.partition(":")
-    has_arguments = bool(rest) and known in available()
+    known, colon, rest = name.partition(":")
+    has_arguments = bool(colon) and known in available()
+    if has_arguments and not rest:
+        raise GenmatchError(f"`{name}` ends with the colon; expected what `{known}` takes after it, such as a file, or no colon.")
+    if not colon and known not in available() and Path(name).exists():
+        raise GenmatchError(f"`{name}` is a {_as_data(Path(name))}.")
     make = _registry.get(known if has_arguments else name)
+    if not callable(make):
+        raise GenmatchError(f"the data set `{name}` must be a function that returns a `genmatch.data.DataSet`, got {type(make).__name__}.")
     signature = inspect.signature(make)
     arguments, options = _arguments(rest, signature, name) if has_arguments else ([], {})
     try:
         bound = signature.bind(*arguments, **options)
     except TypeError:
-        wanted = "take an argument" if arguments else "be a function without arguments"
-        raise GenmatchError(f"the data set `{name}` must {wanted}, got {make!r}.") from None
+        wanted = f"takes no argument, got `{rest}`; leave it out" if arguments else f"must be a function without arguments, got `{name}{signature}`"
+        raise GenmatchError(f"the data set `{known if has_arguments else name}` {wanted}.") from None
     made = make(*bound.args, **bound.kwargs)
     if not isinstance(made, DataSet):
         raise GenmatchError(f"the data set `{name}` must return a `genmatch.data.DataSet`, got {type(made).__name__}.")
     return made
+
+
+def _as_data(place: Path) -> str:
+    """What to do with a file or folder that is named where a data set should be."""
+    if (place / "manifest.json").exists():
+        return f"folder of prepared data; pass `prepared:{place}`"
+    if place.is_dir():
+        return f"folder; make a data set of its images with `genmatch prepare {place} --out prepared`, then pass `prepared:prepared`"
+    return f"file; pass `text:{place}` if it is text, else name a function that returns a `genmatch.data.DataSet`, as `module:function`"
 
 
 def _arguments(rest: str, signature: inspect.Signature, name: str) -> tuple[list[str], dict[str, Any]]:

@@ -49,6 +49,8 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
     length = positive_integer(length, "length")
     if not isinstance(held_out, int | float) or not 0 < held_out < 1:
         raise GenmatchError(f"`held_out` must be a share between 0 and 1, got {held_out!r}.")
+    if not content:
+        raise GenmatchError(f"the text `{path}` is empty; expected a text with windows of {length} tokens in both splits.")
     code = make_tokeniser(tokeniser, content)
     tokens = code.encode(content)
     cut = round(len(tokens) * (1 - held_out))
@@ -116,6 +118,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise GenmatchError(f"`{path}` is not UTF-8 at byte {error.start}; convert it, e.g. with `iconv -t utf-8`.") from error
+        hint = "if it is text in another encoding, convert it, e.g. with `iconv -f latin1 -t utf-8`"
+        raise GenmatchError(f"`{path}` is not UTF-8 at byte {error.start}; expected a text file in UTF-8: {hint}.") from error
     except OSError as error:
         raise GenmatchError(f"the text `{path}` cannot be read: {error.strerror}; expected a text file in UTF-8.") from error

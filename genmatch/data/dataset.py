@@ -37,8 +37,8 @@ class View:
     __repr__ = described
 
     def __post_init__(self) -> None:
-        self.space.validate(some(self.train), f"training states of the view {self.name}")
-        self.space.validate(self.test, f"test states of the view {self.name}")
+        self.space.validate(some(self.train), f"{self.name}.train")
+        self.space.validate(self.test, f"{self.name}.test")
 
     def show(self, x: State) -> Tensor:
         """States on the way to data as points, (B, ...); NaN where a point hangs on what is no data yet, such as a mask."""

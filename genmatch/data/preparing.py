@@ -130,9 +130,10 @@ def _pieces(files: Iterable[Path]) -> Iterator[str]:
                         yield done + end if end else rest
                         rest = rest if end else ""
         except UnicodeDecodeError as error:
-            raise GenmatchError(f"`{path}` is not UTF-8 ({error.reason}); convert it, e.g. with `iconv -t utf-8`.") from error
+            hint = "if it is text in another encoding, convert it, e.g. with `iconv -f latin1 -t utf-8`"
+            raise GenmatchError(f"`{path}` is not UTF-8 ({error.reason}); expected text files in UTF-8, or a folder of images: {hint}.") from error
         except OSError as error:
-            raise GenmatchError(f"the text `{path}` cannot be read ({error}); expected a text file in UTF-8.") from error
+            raise GenmatchError(f"the text `{path}` cannot be read: {error.strerror}; expected text files in UTF-8, or a folder of images.") from error
         if rest:
             yield rest
 

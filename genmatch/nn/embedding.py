@@ -133,4 +133,6 @@ class _Shift(nn.Module):
 
 
 def _unknown(space: Space) -> GenmatchError:
-    return GenmatchError(f"reference networks take states of Euclidean and Categorical spaces, manifolds and products of these, got {space}; write a network.")
+    return GenmatchError(
+        f"reference networks take states of Euclidean and Categorical spaces, manifolds and products of these, got {space}; write a network, which is any module called as `model(x, t)`, and give it to `gm.train`."
+    )
