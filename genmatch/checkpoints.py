@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -127,9 +128,24 @@ def write(path: Path, tensors: Tensors) -> dict[str, Any]:
     """Writes tensors to a file, and returns what the manifest says of it."""
     from safetensors.torch import save as as_bytes
 
-    content = as_bytes({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
-    _write(path, content)
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    content = as_bytes(_apart(tensors))
+    with ThreadPoolExecutor(1) as beside:
+        # The hash takes as long as the disk does.
+        digest = beside.submit(lambda: hashlib.sha256(content).hexdigest())
+        _write(path, content)
+        return {"bytes": len(content), "sha256": digest.result()}
+
+
+def _apart(tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors in memory of their own: the format refuses two that share it, as tied weights do."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for key, value in tensors.items():
+        mine = value.detach().cpu().contiguous()
+        place = mine.untyped_storage().data_ptr()
+        found[key] = mine.clone() if place in taken else mine
+        taken.add(place)
+    return found
 
 
 def seal(part: Path, step: int, listed: Mapping[str, Any], info: Mapping[str, Any], *, keep: int) -> Path:

@@ -1,5 +1,6 @@
 """Checkpoints: whole or refused, whatever happens to the files; the one before is always there."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 
 import genmatch as gm
@@ -385,3 +387,14 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(tmp
         with pytest.raises(gm.GenmatchError, match="checkpoints cannot be written to"):
             train(tmp_path / "file" / "run", model, resume=resume)
     assert all(torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))
+
+
+def test_tensors_that_share_memory_are_written_apart(tmp_path):
+    weight = torch.randn(3, 2)
+    given = {"a": weight, "b": weight, "c": weight[1:], "d": weight.mT, "empty": torch.zeros(0), "none": torch.zeros(0)}
+    entry = checkpoints.write(tmp_path / "x.safetensors", given)
+    content = (tmp_path / "x.safetensors").read_bytes()
+    assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == given.keys()
+    assert all(torch.equal(found[key], value) for key, value in given.items())
