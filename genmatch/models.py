@@ -168,13 +168,27 @@ def check_model(process: MarkovProcess, model: Model, condition: Condition | Non
     condition = tree_map(lambda value: value[:n], as_condition(condition))
     t = torch.full((n,), 0.5, dtype=torch.float64, device=device)
     predictor = Predictor(process, model, condition)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), first_call(process):
         if not process.sparse:
             predictor(x, t)
             return
         # One position of each sample: a whole output may be the largest tensor that there is.
         first = torch.zeros_like(x, dtype=torch.bool).flatten(1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=device), True)
         predictor.where_read(x, t)[first.view_as(x)]
+
+
+@contextmanager
+def first_call(process: MarkovProcess) -> Iterator[None]:
+    """For the time of a block, errors of a model say what it was given: most models that fail at once do not fit the process."""
+    try:
+        yield
+    except GenmatchError:
+        raise
+    except Exception as error:
+        raise GenmatchError(
+            f"the model failed at its first call, on states of {process.space} and times of shape (B,), with {type(error).__name__}: {error}. "
+            "It must be callable as model(x, t, **condition), with inputs of the space's shape and outputs of `process.output_shape`."
+        ) from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from genmatch.engine import DataParallel, Engine, engine
 from genmatch.errors import GenmatchError, unknown
 from genmatch.interrupts import Interrupts, stop
 from genmatch.journal import Journal
-from genmatch.models import Predictor, device_of, evaluating
+from genmatch.models import Predictor, device_of, evaluating, first_call
 from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
 from genmatch.progress import shown as progress_shown
@@ -213,7 +213,7 @@ def _first_checked(process: MarkovProcess, model: torch.nn.Module, stream: Itera
     first = next(stream)
     device = device_of(model)
     batch = first.to(device)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), first_call(process):
         loss_on(process, model, batch.x1, batch.condition, rng=torch.Generator(device).manual_seed(0), objective=objective)
     return itertools.chain([first], stream)
 

@@ -68,7 +68,16 @@ def test_what_cannot_be_simulated_is_refused(change, message):
         simulate(**change)
 
 
+class Undeclared(gm.solvers.Solver):
+    order = 1
+
+    def step(self, process, predict, x, t, s, *, rng=None):
+        return x
+
+
 BAD_SAMPLES = [
+    ({"solver": Undeclared()}, "Undeclared lacks `calls`; declare class attributes"),
+    ({"model": lambda x, t: x @ torch.ones(7, 7)}, "the model failed at its first call, on states of .* with RuntimeError: .*It must be callable as model"),
     ({"n": 0}, "`n` must be a positive integer, got 0"),
     ({"n": 2.0}, "`n` must be a positive integer, got 2.0"),
     ({"n": "2"}, "`n` must be a positive integer, got '2'"),

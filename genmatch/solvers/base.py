@@ -71,6 +71,8 @@ class Solver(ABC):
     def misfit(self, process: MarkovProcess) -> str | None:
         """Why this solver cannot simulate `process`; None if it can."""
         name = type(self).__name__
+        if undeclared := [fact for fact in ("order", "calls") if not hasattr(self, fact)]:
+            return f"{name} lacks {_words(f'`{fact}`' for fact in undeclared)}; declare class attributes, such as `order = 1` and `calls = 1`"
         if process.stationary:
             return f"{type(process).__name__} is a corrector, which generates nothing by itself; make it a term of a Superposition"
         if self.kinds is not None and (extra := sorted(process.kinds - self.kinds)):
