@@ -262,7 +262,7 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
     """The given generator, or a new one on `device` from `seed`, or from fresh entropy for None.
 
     Raises:
-        GenmatchError: if `seed` is not an integer, or both are given.
+        GenmatchError: if `seed` is not an integer of 64 bits, or both are given.
     """
     if rng is not None:
         if seed is not None:
@@ -272,8 +272,8 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
     if seed is None:
         new.seed()
         return new
-    if not isinstance(seed, int):
-        raise GenmatchError(f"`seed` must be an integer, got {seed!r}.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+        raise GenmatchError(f"`seed` must be an integer of at most 64 bits, got {seed!r}.")
     return new.manual_seed(seed)
 
 
