@@ -119,7 +119,7 @@ def test_settings_come_from_toml_and_the_command_line_wins(tmp_path):
         (["check", "genmatch.data:get"], "`genmatch.data:get` cannot make a process"),
         (["check", "genmatch:sample"], "must take the space of the data and nothing else"),
         (["sample", __file__], "holds no finished run"),
-        (["infill", "Once ____ a time"], 'e.g. `genmatch infill text "Once ____ a time"`'),
+        (["infill", "nowhere"], "`nowhere` is no run, and a text has gaps"),
         (["train", "flow"], "a process is named by --process"),
         (["check-checkpoint", "nowhere"], "`nowhere` is no folder"),
         (["report", "nowhere"], "holds no comparison"),

@@ -229,3 +229,11 @@ def test_an_edit_takes_the_grids_of_a_sample():
     flow, points = gm.Flow(line(), "data"), torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     for name in ("cosine", "angle", "log-snr"):
         assert gm.edit(flow, gm.oracle(flow, points), points, 0.3, grid=name, seed=0).shape == points.shape
+
+
+def test_a_text_alone_is_filled_by_the_packaged_run():
+    given = run("infill", "text", "Once ____ a time", "--n", 1, "--steps", 4)
+    assert run("infill", "Once ____ a time", "--n", 1, "--steps", 4).output == given.output
+    assert given.output.startswith("Once ")
+    (line,) = run("infill", "--at", "0:Once,5:upon", "--n", 1, "--steps", 4).output.splitlines()
+    assert (line[:4], line[5:9]) == ("Once", "upon")

@@ -132,9 +132,9 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 
 @main.command(
     short_help="Fill the gaps of a text.",
-    examples=['genmatch infill text "To be, or not ____ be"', "genmatch infill text --at 0:What,9:love --n 8", 'genmatch infill text "KING ______:" --stop'],
+    examples=['genmatch infill "Once ____ a time"', "genmatch infill --at 0:What,9:love --n 8", 'genmatch infill runs/mask "KING ______:" --stop'],
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.argument("text", default="")
 @click.option("--at", multiple=True, help="What is known, by position: 0:Once,5:upon; positions count tokens (characters) from 0. Repeat for more.")
 @click.option("--n", "-n", type=int, default=4, show_default=True, help="How many texts.")
@@ -144,7 +144,7 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 @click.option("--stop", is_flag=True, help="End each line where TEXT ends; otherwise it goes on to the end of the window.")
 @json_option
 def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver: str | None, seed: int, stop: bool, as_json: bool) -> None:
-    """Fill the gaps of a text, with a run on text.
+    """Fill the gaps of a text, with a run on text; the packaged one by default.
 
     In TEXT each _ is a free token (a character, for a model of characters), as in "Once ____ a time"; everything else stays. TEXT
     stands at the start of the window that the run models.
@@ -152,9 +152,10 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
     from genmatch.infilling import infill_run
     from genmatch.runs import load_run, packaged
 
-    if not text and not at and not run.exists() and str(run) not in packaged():
-        raise GenmatchError(f'`infill` takes a run and a text, got `{run}` alone, which is no run; e.g. `genmatch infill text "{run}"`.')
-
+    if not text and not run.exists() and str(run) not in packaged():
+        if not any(mark in str(run) for mark in ("__", " ")):
+            raise GenmatchError(f'`{run}` is no run, and a text has gaps, each `_` a free token; e.g. `genmatch infill {run} "Once ____ a time"`.')
+        run, text = Path("text"), str(run)
     lines = infill_run(load_run(run), text, at, n=n, steps=steps, solver=solver, seed=seed, stop=stop)
     if as_json:
         print_json(list(lines))
