@@ -32,6 +32,7 @@ from torch import Tensor
 
 from genmatch import pieces
 from genmatch.errors import GenmatchError
+from genmatch.files import writing_to
 
 FORMAT, SHARDED = 1, 2
 """Of a checkpoint of whole files, and of one that several processes have written, each its part."""
@@ -187,13 +188,11 @@ def prepare(root: Path) -> None:
     Raises:
         GenmatchError: if it cannot be written to.
     """
-    try:
+    with writing_to(root, "checkpoints"):
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f"{_HIDDEN[0]}{os.getpid()}-probe"
         probe.mkdir(exist_ok=True)
         probe.rmdir()
-    except OSError as error:
-        raise GenmatchError(f"checkpoints cannot be written to `{root}` ({error}); choose a folder that can be written to.") from error
     for left in root.iterdir():
         if left.name.startswith(_HIDDEN):
             shutil.rmtree(left, ignore_errors=True)

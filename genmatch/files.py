@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from genmatch.errors import GenmatchError
+
+NOT_UTF8 = "if it is text in another encoding, convert it, e.g. with `iconv -f latin1 -t utf-8`"
+"""What a message says of a text that cannot be decoded."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -22,16 +26,27 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_to(folder: Path, what: str) -> Iterator[None]:
+    """For the time of a block, errors of the file system say what cannot be written where.
+
+    Raises:
+        GenmatchError: in the place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise GenmatchError(f"{what} cannot be written to `{folder}` ({error}); choose a folder that can be written to.") from error
+
+
 def make_folder(path: Path, what: str) -> None:
     """Makes the folder of results, and those above it, where they are not there.
 
     Raises:
         GenmatchError: if it cannot be made.
     """
-    try:
+    with writing_to(path, what):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenmatchError(f"{what} cannot be written to `{path}` ({error}); choose a folder that can be written to.") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -21,7 +21,7 @@ from genmatch.data import DataSet, View
 from genmatch.engine import default_device, is_first_process
 from genmatch.errors import GenmatchError, unknown
 from genmatch.fetching import some
-from genmatch.files import read_json, write_bytes, write_json, write_tensors
+from genmatch.files import read_json, write_bytes, write_json, write_tensors, writing_to
 from genmatch.options import write_config
 from genmatch.paths import Path as ConditionalPath
 from genmatch.processes import MarkovProcess
@@ -244,10 +244,8 @@ def train_run(
 
 
 def _write_beside(folder: Path, settings: RunSettings) -> None:
-    try:
+    with writing_to(folder, "a run"):
         write_bytes(folder / "settings.toml", write_config(asdict(settings), "train"))
-    except OSError as error:
-        raise GenmatchError(f"a run cannot be written to `{folder}` ({error}); choose a folder that can be written to.") from error
 
 
 def is_finished(folder: Path, settings: RunSettings) -> bool:

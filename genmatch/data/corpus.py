@@ -21,6 +21,7 @@ from genmatch.data import text_figures
 from genmatch.data.dataset import DataSet, View
 from genmatch.data.tokenisers import Tokeniser, make_tokeniser
 from genmatch.errors import GenmatchError, positive_integer
+from genmatch.files import NOT_UTF8
 from genmatch.spaces import Categorical
 
 _SHOWN, _WIDTH = 8, 32
@@ -118,7 +119,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        hint = "if it is text in another encoding, convert it, e.g. with `iconv -f latin1 -t utf-8`"
-        raise GenmatchError(f"`{path}` is not UTF-8 at byte {error.start}; expected a text file in UTF-8: {hint}.") from error
+        raise GenmatchError(f"`{path}` is not UTF-8 at byte {error.start}; expected a text file in UTF-8: {NOT_UTF8}.") from error
     except OSError as error:
         raise GenmatchError(f"the text `{path}` cannot be read: {error.strerror}; expected a text file in UTF-8.") from error

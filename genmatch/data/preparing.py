@@ -14,7 +14,7 @@ import numpy as np
 from genmatch.data.mapped import FORMAT, MANIFEST, VALUES
 from genmatch.data.tokenisers import BPE, Bytes, Tokeniser, Vocabulary
 from genmatch.errors import GenmatchError, positive_integer, unknown
-from genmatch.files import write_json
+from genmatch.files import NOT_UTF8, write_json, writing_to
 
 _PIECE = 2**20
 """Characters that are read at a time."""
@@ -85,11 +85,9 @@ class _Writer:
     def __enter__(self) -> _Writer:
         if (self.out / MANIFEST).exists():
             raise GenmatchError(f"`{self.out}` holds prepared data; choose another folder, or delete that one.")
-        try:
+        with writing_to(self.out, "data"):
             self.out.mkdir(parents=True, exist_ok=True)
             self._file = self.part.open("wb")
-        except OSError as error:
-            raise GenmatchError(f"data cannot be written to `{self.out}` ({error}); choose a folder that can be written to.") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,8 +128,7 @@ def _pieces(files: Iterable[Path]) -> Iterator[str]:
                         yield done + end if end else rest
                         rest = rest if end else ""
         except UnicodeDecodeError as error:
-            hint = "if it is text in another encoding, convert it, e.g. with `iconv -f latin1 -t utf-8`"
-            raise GenmatchError(f"`{path}` is not UTF-8 ({error.reason}); expected text files in UTF-8, or a folder of images: {hint}.") from error
+            raise GenmatchError(f"`{path}` is not UTF-8 ({error.reason}); expected text files in UTF-8, or a folder of images: {NOT_UTF8}.") from error
         except OSError as error:
             raise GenmatchError(f"the text `{path}` cannot be read: {error.strerror}; expected text files in UTF-8, or a folder of images.") from error
         if rest:
