@@ -22,6 +22,8 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 
 _HALVINGS = 54
+_ONE = torch.ones((), dtype=torch.float64)
+"""As a tensor: subtracting from the number 1 takes torch three times as long, and a solver asks for sigma at every step."""
 
 
 class Schedule(ABC):
@@ -136,7 +138,7 @@ class CondOT(Schedule):
         return t.double()
 
     def sigma(self, t: Tensor) -> Tensor:
-        return 1 - t.double()
+        return _ONE - t.double()
 
     def d_alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t, dtype=torch.float64)

@@ -119,10 +119,11 @@ class GaussianPrediction(Prediction):
         """
         self.path.require_independent("renewing noise")
         schedule = self.path.schedule
-        x1 = self.predict(output, x, t, "data")
+        kept = memory * schedule.sigma(s) / schedule.sigma(t)
+        moved = schedule.alpha(s) - kept * schedule.alpha(t)
+        renewed = schedule.sigma(s) * torch.sqrt(1 - memory**2)
         fresh = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
-        kept = expand(schedule.sigma(s) / schedule.sigma(t) * memory, x) * (x - expand(schedule.alpha(t), x) * x1)
-        return expand(schedule.alpha(s), x) * x1 + kept + expand(schedule.sigma(s) * torch.sqrt(1 - memory**2), x) * fresh
+        return expand(kept, x) * x + expand(moved, x) * self.predict(output, x, t, "data") + expand(renewed, x) * fresh
 
     def steered(self, output: Tensor, push: Tensor, t: Tensor) -> Tensor:
         """The network's output if the score were larger by `push`, as that of a law times a function is; both (B, *shape).

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from genmatch.destinations import gauss_legendre
 from genmatch.errors import GenmatchError, number_in
 from genmatch.generators import Brownian, Drift, Generator
 from genmatch.paths.base import Path
@@ -24,7 +24,7 @@ from genmatch.paths.gaussian import Gaussian
 from genmatch.processes.velocity import VelocityProcess
 from genmatch.tensors import expand
 
-_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(32))
+_SHARES, _WEIGHTS = gauss_legendre(32, torch.empty(0, dtype=torch.float64))
 
 
 class Diffusion(VelocityProcess):
@@ -101,19 +101,15 @@ class Diffusion(VelocityProcess):
         return slope / 2 * gap.square().flatten(1).sum(-1)
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
-        return self.bridge(output, x, t, s, torch.exp(-self._decay(t, s) / 2), rng=rng)
+        return self.bridge(output, x, t, s, self._memory(t, s), rng=rng)
 
     def gain(self, t: Tensor, s: Tensor) -> Tensor:
-        return self.meaning.gain(t, s, torch.exp(-self._decay(t, s) / 2))
+        return self.meaning.gain(t, s, self._memory(t, s))
 
-    def _decay(self, t: Tensor, s: Tensor) -> Tensor:
-        """The integral of (g / sigma)^2 from `t` to `s`, by Gauss-Legendre in y = -log(1 - time), where it is smooth."""
-        if len(t) > 1 and bool(((t == t[0]) & (s == s[0])).all()):
-            # A batch is mostly at one time.
-            return self._decay(t[:1], s[:1]).expand(len(t))
-        low, high = (-torch.log1p(1e-12 - time) for time in (t, s))
-        half = (high - low).unsqueeze(-1) / 2
-        left = torch.exp(-low.unsqueeze(-1) - half * (1 + _NODES.to(t.device)))
-        time = (1 - left).clamp(0, 1 - 1e-12)
-        density = (self.g(time.flatten()) / self.path.schedule.sigma(time.flatten())) ** 2
-        return (half * _WEIGHTS.to(t.device) * density.view_as(left) * left).sum(-1)
+    def _memory(self, t: Tensor, s: Tensor) -> Tensor:
+        """exp(-1/2 of the integral of (g / sigma)^2 from `t` to `s`), by Gauss-Legendre in y = -log(1 - time), where it is smooth."""
+        early, late = torch.log1p(1e-12 - torch.stack([t, s], -1)).split(1, -1)
+        left = torch.lerp(early, late, _SHARES.to(t.device)).exp()
+        time = (1 - left).clamp(0, 1 - 1e-12).flatten()
+        density = (self.g(time) / self.path.schedule.sigma(time)).square().view_as(left)
+        return torch.exp(((late - early) / 2 * _WEIGHTS.to(t.device) * left * density).sum(-1))
