@@ -37,7 +37,7 @@ class Explanation:
     """What something is.
 
     Attributes:
-        kind: "process", "path", "solver", "schedule" or "data".
+        kind: "process", "path", "solver", "data", "network" or "schedule".
         title: its name and what it is in a line.
         sections: what there is to say, by heading, in order.
     """
@@ -55,11 +55,11 @@ class Explanation:
 
 
 def explain(name: str, *, kind: str | None = None, data: str | None = None) -> Explanation:
-    """Explains a family, a path, a solver, a schedule or a data set by name, or `package.module:Name`.
+    """Explains a family, a path, a solver, a schedule, a data set or a network by name, or `package.module:Name`.
 
     Args:
         name: of it.
-        kind: "process", "path", "solver", "data" or "schedule", where several have the name; the first of these by default.
+        kind: "process", "path", "solver", "data", "network" or "schedule", where several have the name; the first of these by default.
         data: a data set on whose spaces a family is made; small spaces by default.
 
     Raises:
@@ -185,6 +185,11 @@ def _data(name: str, _: str | None) -> Explanation:
     return Explanation("data", f"{name}: {_title(registry.data.get(known if known in registry.data.names() else name))}", sections)
 
 
+def _network(name: str, _: str | None) -> Explanation:
+    thing = registry.networks.get(name)
+    return Explanation("network", f"{name}: {_title(thing)}", {"network": _described(thing), "made by": _call(thing)})
+
+
 def _schedules() -> dict[str, type]:
     return {name: thing for name, thing in vars(schedules).items() if inspect.isclass(thing) and issubclass(thing, Schedule) and thing is not Schedule}
 
@@ -194,6 +199,7 @@ _EXPLAIN: dict[str, tuple[Callable[[], Any], Callable[[str, str | None], Explana
     "path": (registry.paths.names, _path),
     "solver": (registry.solvers.names, _solver),
     "data": (registry.data.names, _data),
+    "network": (registry.networks.names, _network),
     "schedule": (_schedules, _schedule),
 }
 

@@ -94,7 +94,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--steps", type=int, default=RunSettings.steps, show_default=True, help="Optimiser steps."),
             click.option("--batch-size", type=int, default=RunSettings.batch_size, show_default=True, help="Data points a step."),
             click.option("--lr", type=float, default=RunSettings.lr, show_default=True, help="Learning rate."),
-            click.option("--network", default=RunSettings.network, show_default=True, help="mlp or transformer."),
+            click.option("--network", default=RunSettings.network, show_default=True, help="mlp, transformer, or package.module:Name."),
             click.option("--width", type=int, default=RunSettings.width, show_default=True, help="Width of the network."),
             click.option("--depth", type=int, default=RunSettings.depth, show_default=True, help="Depth of the network."),
             click.option(

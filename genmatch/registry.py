@@ -1,7 +1,7 @@
-"""Names of processes, solvers and data sets, and where they are defined.
+"""Names of processes, solvers, data sets and networks, and where they are defined.
 
 A built-in name is a line of a table below; another package adds its own through an entry point in the group
-`genmatch.processes`, `genmatch.solvers` or `genmatch.data`; a session adds one with `register`. Anything else is named
+`genmatch.processes`, `genmatch.solvers`, `genmatch.data` or `genmatch.networks`; a session adds one with `register`. Anything else is named
 `package.module:Name`. Nothing is imported before it is used, so that listing the names costs nothing.
 """
 
@@ -67,6 +67,11 @@ class Registry:
         """All names: built-in ones first, in their order."""
         return list(dict.fromkeys([*self._builtin, *self._plugins(), *self._registered]))
 
+    def check(self, name: str) -> None:
+        """Raises `GenmatchError`, with the near names, for what is neither a registered name nor written as `package.module:Name`; imports nothing."""
+        if name not in self.names() and ":" not in name:
+            raise GenmatchError(f"{unknown(self.kind, name, self.names())} {self._elsewhere(name)}")
+
     def get(self, name: str) -> Any:
         """What `name` stands for: a registered name, or `package.module:Name`.
 
@@ -79,13 +84,12 @@ class Registry:
             return load(self._builtin[name])
         if name in self._plugins():
             return load(self._plugins()[name].value)
-        if ":" in name:
-            return load(name)
-        raise GenmatchError(f"{unknown(self.kind, name, self.names())} {self._elsewhere(name)}")
+        self.check(name)
+        return load(name)
 
     def _elsewhere(self, name: str) -> str:
         """Where a name that is not known here may be found."""
-        kinds = [other.kind for other in (processes, paths, solvers, data) if other is not self and name in other.names()]
+        kinds = [other.kind for other in (processes, paths, solvers, data, networks) if other is not self and name in other.names()]
         return f"There is a {' and a '.join(kinds)} of that name." if kinds else "One of your own is package.module:Name."
 
     def describe(self) -> dict[str, tuple[str, str]]:
@@ -261,3 +265,14 @@ data = Registry(
     },
 )
 """Functions that return a `genmatch.data.DataSet`, without arguments or with one that may follow the name, as in `text:file.txt`."""
+
+networks = Registry(
+    "network",
+    "networks",
+    "genmatch.networks",
+    {
+        "mlp": "genmatch.nn.mlp:MLP",
+        "transformer": "genmatch.nn.transformer:Transformer",
+    },
+)
+"""Classes or functions that return a module, from a space, an output's shape, and the keywords `width`, `depth` and `labels`."""

@@ -16,22 +16,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from genmatch import data as data_sets
-from genmatch import nn, processes
+from genmatch import processes
 from genmatch.data import DataSet, View
 from genmatch.engine import default_device, is_first_process
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError
 from genmatch.fetching import some
 from genmatch.files import read_json, write_bytes, write_json, write_tensors, writing_to
 from genmatch.options import write_config
 from genmatch.paths import Path as ConditionalPath
 from genmatch.processes import MarkovProcess
+from genmatch.registry import networks
 from genmatch.reprs import described
-from genmatch.settings import FREE, NETWORKS, Plan, RunSettings
+from genmatch.settings import FREE, Plan, RunSettings
 from genmatch.solvers import Solver
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
 from genmatch.training import train
-
-_NETWORKS: dict[str, Callable[..., torch.nn.Module]] = dict(zip(NETWORKS, (nn.MLP, nn.Transformer), strict=True))
 
 _PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
 _DROPPED = 0.1
@@ -175,27 +174,43 @@ def build_network(settings: RunSettings, process: MarkovProcess, labels: Mapping
     """A fresh network for the process, with weights from the seed; the global random state is left alone.
 
     Raises:
-        GenmatchError: if the network cannot be what the process asks for.
+        GenmatchError: if the network cannot be what the process asks for, or is none.
     """
     if lacking := lacks(settings.network, process):
         raise GenmatchError(
             f"{process} needs a network with {lacking}, which `{settings.network}` does not offer; pass network='transformer' (`--network transformer`)."
         )
+    make = networks.get(settings.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return _NETWORKS[settings.network](process.space, process.output_shape, width=settings.width, depth=settings.depth, labels=labels, **process.network)
+        network = make(process.space, process.output_shape, width=settings.width, depth=settings.depth, labels=labels, **process.network)
+    if not isinstance(network, torch.nn.Module):
+        raise GenmatchError(f"`{settings.network}` must make a torch.nn.Module, called as network(x, t, **condition), got {type(network).__name__}.")
+    return network
 
 
 def lacks(network: str, process: MarkovProcess) -> str:
-    """What the process asks of a network and the reference network of that name does not offer, in words; empty if nothing.
+    """What the process asks of a network and the one of that name does not offer, in words; empty if nothing.
 
     Raises:
-        GenmatchError: if there is no such network.
+        GenmatchError: if there is no such network, or it does not take what every network is made from.
     """
-    if network not in _NETWORKS:
-        raise unknown("network", network, NETWORKS)
-    offered = inspect.signature(_NETWORKS[network]).parameters
-    return ", ".join(f"{name}={value}" for name, value in process.network.items() if name not in offered)
+    offered = _keywords(network)
+    return ", ".join(f"{name}={value}" for name, value in process.network.items() if not {name, "**"} & offered)
+
+
+def _keywords(network: str) -> set[str]:
+    """The keywords that a network is made from, with "**" if it takes any."""
+    make = networks.get(network)
+    try:
+        signature = inspect.signature(make)
+        signature.bind("space", "shape", width=1, depth=1, labels=None)
+    except TypeError as error:
+        raise GenmatchError(
+            f"`{network}` must be a class or function that makes a network from (space, output_shape, *, width, depth, labels), got {make!r}: {error}."
+        ) from None
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    return {*signature.parameters, *(["**"] if inspect.Parameter.VAR_KEYWORD in kinds else [])}
 
 
 def train_run(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.registry import networks
 
-NETWORKS = ("mlp", "transformer")
 OBJECTIVES = ("divergence", "elbo", "streams")
 LR_SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "bf16", "fp16")
@@ -155,8 +155,7 @@ class RunSettings:
     timeout: float = Settings.timeout
 
     def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise unknown("network", self.network, NETWORKS)
+        networks.check(self.network)
         for name in ("width", "depth"):
             positive_integer(getattr(self, name), name)
         Settings(**self.training)

@@ -33,3 +33,19 @@ def blobs():
 
 def _draw(axes, points):
     axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=2)
+
+
+class Linear(torch.nn.Module):
+    """A network of its own: one affine map of state and time."""
+
+    def __init__(self, space, output_shape, *, width, depth, labels):
+        super().__init__()
+        self.affine = torch.nn.Linear(space.size + 1, space.size)
+
+    def forward(self, x, t):
+        return self.affine(torch.cat([x, t.unsqueeze(-1)], -1))
+
+
+def no_network(space, output_shape, **options):
+    """Takes what a network takes, and makes something else."""
+    return 0

@@ -46,6 +46,18 @@ def test_train_then_sample_to_each_kind_of_file(tmp_path):
     assert np.array_equal(tokens, np.load(tmp_path / "y.npy"))
 
 
+def test_a_network_of_ones_own_is_trained_compared_and_sampled(tmp_path):
+    own = ["--network", "tests.plugins:Linear", *SMALL]
+    trained = run("train", "--process", "flow", "--data", "checkerboard", "--out", tmp_path / "run", *own)
+    assert trained.exit_code == 0, trained.output
+    sampled = run("sample", tmp_path / "run", "--n", 5, "--steps", 2, "--out", tmp_path / "x.npy")
+    assert sampled.exit_code == 0, sampled.output
+    assert set(load_file(tmp_path / "run" / "model.safetensors")) == {"affine.weight", "affine.bias"}
+    compared = run("compare", "--process", "flow", "--process", "diffusion", "--data", "checkerboard", "--nfe", 2, "--out", tmp_path / "compared", *own)
+    assert compared.exit_code == 0, compared.output
+    assert "tests.plugins:Linear" in (tmp_path / "compared" / "report.html").read_text()
+
+
 def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_path):
     assert run("train", "--process", "product", "--data", "digits+label", "--network", "transformer", "--out", tmp_path / "run", *SMALL).exit_code == 0
     for suffix in ("png", "safetensors"):
@@ -125,6 +137,9 @@ def test_settings_come_from_toml_and_the_command_line_wins(tmp_path):
         (["report", "nowhere"], "holds no comparison"),
         (["compare", "--data", "chain", "--process", "mask", "--out", __file__], "results cannot be written to"),
         (["compare", "--data", "chain", "--process", "autoregressive"], "(`--network transformer`)"),
+        (["compare", "--data", "chain", "--network", "math:sqrt"], "must be a class or function that makes a network from (space, output_shape,"),
+        (["train", "--process", "flow", "--network", "tests.plugins:no_network"], "must make a torch.nn.Module, called as network(x, t, **condition), got int"),
+        (["train", "--process", "flow", "--network", "birth"], "unknown network `birth`"),
         (["check", "heun"], "There is a solver of that name"),
         (["check", "flow.py:flow"], "such as `flow:flow`"),
         (["train", "--process", "flow", "--config", "missing.toml"], "cannot be read as TOML"),

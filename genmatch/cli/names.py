@@ -10,22 +10,22 @@ from genmatch import registry
 from genmatch.cli.group import main
 from genmatch.cli.output import json_option, print_json, print_table, say
 
-_KINDS = {"process": registry.processes, "path": registry.paths, "solver": registry.solvers, "data": registry.data}
+_KINDS = {"process": registry.processes, "path": registry.paths, "solver": registry.solvers, "data": registry.data, "network": registry.networks}
 _SHELLS = ("bash", "zsh", "fish")
 
 
 @main.command(
     "list",
-    short_help="List processes, paths, solvers and data sets.",
+    short_help="List processes, paths, solvers, data sets and networks.",
     examples=["genmatch list", "genmatch list solver", "genmatch list --fits", "genmatch list --json"],
 )
 @click.argument("kind", required=False, type=click.Choice(list(_KINDS)))
 @click.option("--fits", is_flag=True, help="Also tell which solvers fit which process, and which processes fit which data; takes some seconds.")
 @json_option
 def list_names(kind: str | None, fits: bool, as_json: bool) -> None:
-    """List processes, paths, solvers and data sets, those of other packages too, with a line each.
+    """List processes, paths, solvers, data sets and networks, those of other packages too, with a line each.
 
-    KIND is one of process, path, solver and data; all of them by default.
+    KIND is one of process, path, solver, data and network; all of them by default.
     """
     kinds = {name: names for name, names in _KINDS.items() if kind in (None, name)}
     lines = {name: names.describe() for name, names in kinds.items()}
@@ -57,7 +57,7 @@ def list_names(kind: str | None, fits: bool, as_json: bool) -> None:
 def explain(name: str, kind: str | None, data: str | None, as_json: bool) -> None:
     """Print the recipe of a family: path, target, generator, divergence and solvers, with formulas.
 
-    NAME is a family, or a path, a solver, a schedule or a data set; package.module:Name for one that is not registered.
+    NAME is a family, or a path, a solver, a schedule, a data set or a network; package.module:Name for one that is not registered.
     """
     from genmatch.explain import explain as explained
 

@@ -2,5 +2,10 @@
 
 from genmatch.nn.mlp import MLP
 from genmatch.nn.transformer import Transformer
+from genmatch.registry import networks as _registry
+
+available = _registry.names
+get = _registry.get
+register = _registry.register
 
 __all__ = ["MLP", "Transformer"]
