@@ -67,7 +67,8 @@ def neighbours(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, values: Tensor,
     """
     row, position, which = wanted.flatten(1, -2).nonzero(as_tuple=True)
     found = torch.zeros(len(x), x[0].numel(), wanted.shape[-1], dtype=torch.float64, device=x.device)
-    for some in torch.arange(len(row), device=x.device).split(size):
+    # Of nothing a split is one empty piece, which `f` is not asked for.
+    for some in torch.arange(len(row), device=x.device).split(size) if len(row) else ():
         i, j, k = row[some], position[some], which[some]
         there = x.flatten(1)[i].clone()
         there[torch.arange(len(i), device=x.device), j] = values[k].to(x.dtype)

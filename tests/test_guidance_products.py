@@ -382,6 +382,34 @@ def test_what_is_for_tokens_alone_points_to_the_classifier():
         gm.guidance.classifier_posterior(PAIR.model(PAIR.law), PAIR.log_prob)(PAIR.space.enumerate(), full(0.5, 27))
 
 
+def test_states_that_the_condition_excludes_are_not_guided_and_a_classifier_is_never_asked_for_nothing():
+    process, shown = gm.Product(place=gm.Flow(LINE), word=tokens_of(1, 3), end=tokens_of(1, 2, "uniform")), []
+    x = {"place": torch.ones(3, 2), "word": torch.tensor([[0], [1], [3]]), "end": torch.tensor([[0], [0], [1]])}
+
+    def log_prob(x, t):
+        shown.append(len(t))
+        return torch.where(x["word"][:, 0] == 1, -torch.inf, x["place"].sum(-1))
+
+    def model(x, t):
+        return {"place": torch.zeros(len(t), 2), "word": torch.zeros(len(t), 1, 3), "end": torch.zeros(len(t), 1, 2)}
+
+    output = gm.guidance.classifier(process, model, log_prob)(x, full(0.5, 3))
+    assert (output["place"] != 0).any(-1).tolist() == [True, False, True]
+    assert output["word"].isneginf().flatten(1).tolist() == [[False] * 3, [False] * 3, [False, True, False]]
+    assert all(bool(leaf.isfinite().all()) for leaf in (output["place"], output["end"]))
+    revealed = {**x, "word": torch.tensor([[0], [1], [2]])}
+    gm.guidance.classifier(process, model, log_prob)(revealed, full(0.5, 3))
+    assert min(shown) > 0
+
+
+def test_a_classifier_that_rounds_to_nothing_is_told_how_to_sum():
+    process = gm.Flow(LINE)
+    x, t = torch.full((2, 2), 1e-30), full(0.5, 2)
+    for log_prob, message in ((lambda x, t: x.sum(-1) * torch.nan, "got NaN for 2 of 2 states"), (lambda x, t: (x.sum(-1) ** 2).sqrt(), "by `logsumexp`")):
+        with pytest.raises(gm.GenmatchError, match=message):
+            gm.guidance.classifier(process, lambda x, t: x, log_prob)(x, t)
+
+
 def test_a_constant_is_no_classifier_of_vectors():
     process = gm.Product(place=gm.Flow(LINE), word=tokens_of(1, 2))
     guided, x = gm.guidance.classifier(process, lambda x, t: x, lambda x, t: torch.zeros(len(t))), process.path.source(2)

@@ -87,7 +87,8 @@ def classifier(
         model: what is guided; it is called as model(x, t).
         log_prob: log_prob(x, t, **condition) returns log p_t(c given x) in nats, (B,), of states `x` of the process, a dictionary for a
             product, and differentiable in those that are vectors; it gets the condition that is passed to `sample`. Times are in the
-            precision in which the model gets them, at least 1e-3, and the same for all parts.
+            precision in which the model gets them, at least 1e-3, and the same for all parts. States with -inf, which the condition
+            excludes, are not guided: sum in logarithms, so that -inf is no rounding error.
         scale: the weight w, at least 0.
         interval: times [low, high) at which guidance acts.
         size: states a call of the classifier.
@@ -115,10 +116,15 @@ def classifier(
 
 
 def check_log_prob(value: Any, n: int) -> Tensor:
-    """Returns `value`, what a classifier said of `n` states, or raises `GenmatchError` unless it is one number for each."""
+    """Returns `value`, what a classifier said of `n` states, or raises `GenmatchError` unless it is one number for each, -inf at least."""
     if not isinstance(value, Tensor) or value.shape != (n,):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise GenmatchError(f"`log_prob` must return log p(c given x) of shape (B,) = ({n},), got {found}.")
+    if bool(value.isnan().any()):
+        raise GenmatchError(
+            f"`log_prob` must return log p(c given x), got NaN for {int(value.isnan().sum())} of {n} states; "
+            "of a state that no data lead to return 0, which guides nowhere, and of one that the condition excludes -inf."
+        )
     return value
 
 

@@ -9,6 +9,7 @@ from genmatch.calculus import gradient
 from genmatch.errors import GenmatchError
 from genmatch.paths.base import Path
 from genmatch.processes.base import LogWeight, MarkovProcess
+from genmatch.tensors import expand
 
 
 class VelocityProcess(MarkovProcess):
@@ -75,10 +76,23 @@ class VelocityProcess(MarkovProcess):
         return self.meaning.steered(output, push, t)
 
     def tilted(self, output: Tensor, x: Tensor, t: Tensor, log_weight: LogWeight) -> Tensor:
-        """The score of a law times a weight is larger by the gradient of its logarithm. Gaussian paths only."""
-        rows = torch.arange(len(x), device=x.device)
+        """The score of a law times a weight is larger by the gradient of its logarithm; where the weight is zero nothing changes. Gaussian paths only.
+
+        Raises:
+            GenmatchError: if the gradient is not finite.
+        """
+        rows, excluded = torch.arange(len(x), device=x.device), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+        def weigh(x: Tensor) -> Tensor:
+            value = log_weight(x, rows)
+            excluded.copy_(value.isneginf())
+            return value
+
         # A likelihood differentiates what is returned here once more.
-        push = gradient(lambda x: log_weight(x, rows), x, create_graph=x.requires_grad)
+        push = gradient(weigh, x, create_graph=x.requires_grad)
+        push = torch.where(expand(excluded, x).bool(), 0, push)
+        if not bool(push.isfinite().all()):
+            raise GenmatchError("the gradient of a log weight is not finite where the weight is; sum probabilities in logarithms, as by `logsumexp`.")
         return self.steered(output, push.to(output.dtype), t)
 
     @property
