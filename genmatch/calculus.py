@@ -49,6 +49,33 @@ def second_derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(columns, -1).view_as(x).detach()
 
 
+def neighbours(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, values: Tensor, wanted: Tensor, size: int = 4096) -> Tensor:
+    """What `f` is at the states with one coordinate changed, float64, (B, *shape, K); zero where it is not asked for.
+
+    Args:
+        f: states, (N, *shape), and the rows of `x` that they come from, (N,), to values, (N,).
+        x: states, (B, *shape).
+        values: what a coordinate may become, (K,).
+        wanted: True where `f` is asked for, (B, *shape, K).
+        size: states a call of `f`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> neighbours(lambda x, rows: x.sum(-1), x, torch.tensor([0.0, 10.0]), torch.tensor([[[True, True], [False, True]]]))
+        tensor([[[ 2., 12.],
+                 [ 0., 11.]]], dtype=torch.float64)
+    """
+    row, position, which = wanted.flatten(1, -2).nonzero(as_tuple=True)
+    found = torch.zeros(len(x), x[0].numel(), wanted.shape[-1], dtype=torch.float64, device=x.device)
+    # Of nothing a split is one empty piece, which `f` is not asked for.
+    for some in torch.arange(len(row), device=x.device).split(size) if len(row) else ():
+        i, j, k = row[some], position[some], which[some]
+        there = x.flatten(1)[i].clone()
+        there[torch.arange(len(i), device=x.device), j] = values[k].to(x.dtype)
+        found[i, j, k] = f(there.view(-1, *x.shape[1:]), i).double()
+    return found.view(wanted.shape)
+
+
 def differences(f: Callable[[Tensor], Tensor], x: Tensor, intensity: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """What single jumps change of `f`, per unit time, (B,): sum over j and k of intensity_j weights_jk (f(x with x_j = values_jk) - f(x)).
 

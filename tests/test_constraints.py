@@ -130,6 +130,19 @@ def conditional(data, law, clamp):
     return torch.where(fits, law, 0) / law[fits].sum()
 
 
+def test_known_levels_of_a_real_mixture_are_exact():
+    """With one coordinate free the law given the other is drawn whatever the steps, and says what is in another part of a product."""
+    grey = gm.JumpProcess(gm.paths.RealMixture(gm.spaces.Grid((2,), torch.tensor([-1.0, 0.5, 2.0]))))
+    data, law = torch.tensor([[0.5, -1.0], [0.5, 2.0], [2.0, 2.0], [-1.0, 0.5]]), torch.tensor([0.15, 0.45, 0.3, 0.1])
+    x = gm.sample(grey, gm.oracle(grey, data, law), 4000, steps=2, seed=0, clamp={0: 0.5})
+    assert bool((x[:, 0] == 0.5).all())
+    assert float((x[:, 1] == 2.0).double().mean()) == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 4000) ** 0.5)
+    process = gm.Product(grey=grey, outer=gm.Product(word=gm.CTMC(gm.paths.Mixture((1,), 4))))
+    model = gm.oracle(process, {"grey": data, "outer": {"word": torch.arange(4).unsqueeze(-1)}}, law)
+    both = gm.sample(process, model, 400, steps=16, seed=0, clamp={"grey": {0: 0.5}})
+    assert set(both["outer"]["word"].flatten().tolist()) == {0, 1}
+
+
 def sampled_law(source, law, clamp, steps):
     """The law of a clamped sample of the toy tokens, by the exact matrices of each step and of what is held."""
     process = chain(source)

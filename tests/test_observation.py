@@ -103,6 +103,18 @@ def test_one_call_of_the_network_a_step_and_nothing_left_of_the_graph():
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize("covariance", [COVARIANCE, torch.eye(3, dtype=F64)], ids=["full", "equal eigenvalues"])
+def test_the_likelihood_of_a_guided_flow_is_that_of_the_law_given_the_observation(covariance):
+    process, model = flow(), normal(SCHEDULES[0], "velocity", MEAN, covariance)
+    guided = gm.guidance.linear_observation(process, model, torch.eye(3, dtype=F64)[:2], noise=0.5, observed=Y)
+    seen = covariance[:, :2] @ torch.linalg.inv(covariance[:2, :2] + 0.25 * torch.eye(2, dtype=F64))
+    law = torch.distributions.MultivariateNormal(MEAN + seen @ (Y - MEAN[:2]), covariance - seen @ covariance[:2])
+    x1 = torch.randn(5, 3, dtype=F64, generator=seeded())
+    found, plain = (gm.log_likelihood(process, one, x1, seed=0).log_prob for one in (guided, model))
+    assert float((found - law.log_prob(x1)).abs().max()) < 1e-2
+    assert float((plain - law.log_prob(x1)).abs().max()) > 0.1
+
+
 def test_two_signs_that_agree_are_inpainted_better_than_by_a_clamp():
     """Signs that agree with probability 0.8; the first is known. The known one alone is held in both; the other is approximate."""
     process = flow(prediction="data", size=2)

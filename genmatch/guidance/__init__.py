@@ -1,7 +1,7 @@
 r"""Guidance: samples of a condition, by arithmetic on what a network says or on the rates of a process.
 
     classifier_free          u + w (c - u)                          a model, for every process
-    classifier               score + w grad log p_t(c | x)          a model, on Gaussian paths
+    classifier               p_t(x) p_t(c | x)^w                    a model, on Gaussian and mixture paths and products of them
     linear_observation       score + grad log p_t(y | x), y = A x1   a model, on Gaussian paths
     classifier_posterior     pi(v) p(c | x1_j = v, x)^w             a model, for tokens of any source
     classifier_rates         Q(y | x) [p_t(c | y) / p_t(c | x)]^w   a process, for tokens whose rates are a time reversal

@@ -17,7 +17,9 @@ https://arxiv.org/abs/2310.04432 (the fixed spread).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +29,9 @@ from genmatch.errors import GenmatchError
 from genmatch.guidance.predictor import START
 from genmatch.models import Model
 from genmatch.processes.base import MarkovProcess
+
+Pull = Callable[[Tensor], Tensor]
+"""Weights of the observations, (B, m), to the derivative in the states of what is expected of these, times the weights, (B, size)."""
 
 _FLOOR = 1e-6
 """The least variance of an observation given the state, in that of a coordinate of unit variance at this time: a network's may be none, or negative."""
@@ -45,34 +50,43 @@ class Observed(torch.nn.Module):
         y, late = self._observation(observed, x), t.double().clamp(min=START)
         schedule = self.process.path.schedule  # type: ignore[attr-defined]
         alpha, variance = (c.unsqueeze(-1) for c in (schedule.alpha(late), schedule.sigma(late) ** 2))
+        # A likelihood differentiates what is returned here once more.
+        twice = x.requires_grad
         with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
+            x = x if twice else x.detach().requires_grad_(True)
             output = self.model(x, late.to(t.dtype), **condition)
             mean = self.process.predict(output, x, late, "data").flatten(1) @ self.matrix.to(x).T  # type: ignore[attr-defined]
             if not mean.requires_grad:
                 raise GenmatchError("the model's output must be differentiable in the states `x`: an observation is pulled back through it.")
-            gap = y - mean.detach().double()
-            push = self._fixed(x, mean, gap, alpha, variance) if self.spread is not None else self._own(x, mean, gap, alpha, variance)
-        return self.process.steered(output.detach(), push.reshape(x.shape).to(output.dtype), late)  # type: ignore[attr-defined]
+            pull = functools.partial(_pulled, x, mean, create_graph=twice)
+            gap = y - (mean if twice else mean.detach()).double()
+            push = self._fixed(pull, gap, alpha, variance) if self.spread is not None else self._own(pull, gap, alpha, variance)
+            guided = self.process.steered(output, push.reshape(x.shape).to(output.dtype), late)  # type: ignore[attr-defined]
+        return guided if twice else guided.detach()
 
-    def _own(self, x: Tensor, mean: Tensor, gap: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
+    def _own(self, pull: Pull, gap: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
         """With the covariance that the network implies: one derivative for each observation."""
-        pulled = torch.stack([_gradient(mean[:, i].sum(), x) for i in range(mean.shape[1])], 1)  # (B, m, size)
+        pulled = torch.stack([pull(one.expand_as(gap)) for one in torch.eye(gap.shape[1]).to(gap)], 1)  # (B, m, size)
         spread = pulled @ self.matrix.to(pulled).T
         # In units of sigma^2 / alpha, in which all of this is of order alpha.
-        values, vectors = torch.linalg.eigh((spread + spread.mT) / 2)
+        spread = (spread + spread.mT) / 2
+        values, vectors = torch.linalg.eigh(spread.detach())
         least = _FLOOR * alpha * self.matrix.to(pulled).square().sum(-1).mean()
         values = torch.maximum(values, least) + self.noise**2 * alpha / variance
-        weights = (vectors @ ((vectors.mT @ gap.unsqueeze(-1)) / values.unsqueeze(-1))).squeeze(-1)
-        return alpha / variance * (weights.unsqueeze(1) @ pulled).squeeze(1)
+        inverse = (vectors / values.unsqueeze(-2)) @ vectors.mT
+        gap = gap.unsqueeze(-1)
+        weights = inverse @ gap.detach()
+        # What follows is zero, and has the derivative of the inverse, which that of equal eigenvalues does not give.
+        weights = weights + inverse @ (gap - gap.detach() - (spread - spread.detach()) @ weights)
+        return alpha / variance * (weights.mT @ pulled).squeeze(1)
 
-    def _fixed(self, x: Tensor, mean: Tensor, gap: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
+    def _fixed(self, pull: Pull, gap: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
         """With the covariance of normal data of that spread: one derivative."""
         square = float(self.spread or 0) ** 2
         matrix = self.matrix.to(gap)
         known = (square * variance / (alpha**2 * square + variance)).unsqueeze(-1)
         system = known * (matrix @ matrix.T) + self.noise**2 * torch.eye(len(matrix), dtype=gap.dtype, device=gap.device)
-        return _gradient((mean * torch.linalg.solve(system, gap).to(mean.dtype)).sum(), x)
+        return pull(torch.linalg.solve(system, gap))
 
     def _observation(self, given: Tensor | None, x: Tensor) -> Tensor:
         """The observation of each sample, float64, (B, m)."""
@@ -145,6 +159,6 @@ def linear_observation(
     return made
 
 
-def _gradient(value: Tensor, x: Tensor) -> Tensor:
-    """The derivative of `value` in the states, float64, (B, size)."""
-    return torch.autograd.grad(value, x, retain_graph=True)[0].flatten(1).double()
+def _pulled(x: Tensor, mean: Tensor, weights: Tensor, *, create_graph: bool) -> Tensor:
+    """The derivative in the states of what is expected, times `weights`, both (B, m): float64, (B, size)."""
+    return torch.autograd.grad(mean, x, weights.to(mean.dtype), retain_graph=True, create_graph=create_graph)[0].flatten(1).double()

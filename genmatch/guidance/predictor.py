@@ -1,14 +1,17 @@
 r"""Guidance by a classifier: Bayes' rule for the posterior of the data.
 
-    score of p_t(x | c) = score of p_t(x) + grad log p_t(c | x)        on a Gaussian path
-    p(x1_j = v | x, c) proportional to pi^j(v) p(c | x1_j = v, x)      for tokens, of any source and with any rates
+With $p_t(c | x)$, of a noisy state, the law of the states $p_t(x | c) \propto p_t(x)\, p_t(c | x)$ is known, and from it the posterior:
 
-Both are exact with the true $p(c | \cdot)$ and leave the process as it is: it follows another posterior. A weight w takes the power
-$p(c | \cdot)^w$. For tokens the classifier must know what a token of the *data* says of the condition: $p_t(c | y)$ at a neighbour
-$y$ of the state is something else, and belongs to `classifier_rates`.
+    score of p_t(x | c) = score of p_t(x) + grad log p_t(c | x)                    on a Gaussian path
+    p_t(y | c) / p_t(x | c) = p_t(y) / p_t(x) * p_t(c | y) / p_t(c | x)            for tokens, y with one of them changed
+
+With $p(c | x_1^j = v, x)$, of what a token of the *data* says, so is that of tokens on any path: proportional to $\pi^j(v)\, p(c | x_1^j = v, x)$.
+All are exact with the true $p(c | \cdot)$ and leave the process as it is: it follows another posterior. In a product each part does so with
+the others held, since given the data they are independent. A weight w takes the power $p(c | \cdot)^w$.
 
 Sources: "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal & Nichol, 2021), https://arxiv.org/abs/2105.05233, section 4;
-"Unlocking Guidance for Discrete State-Space Diffusion and Flow Models" (Nisonoff et al., 2025), https://arxiv.org/abs/2406.01572.
+"Unlocking Guidance for Discrete State-Space Diffusion and Flow Models" (Nisonoff et al., 2025), https://arxiv.org/abs/2406.01572;
+"Simple Guidance Mechanisms for Discrete Diffusion Models" (Schiff et al., 2025), https://arxiv.org/abs/2412.10193.
 """
 
 from __future__ import annotations
@@ -19,60 +22,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, positive_integer
 from genmatch.guidance.free import check_interval, check_scale
 from genmatch.models import Model
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import LogWeight, MarkovProcess
 from genmatch.reprs import arguments
+from genmatch.tensors import State, expand, leaves, tree_map
 
 LogProb = Callable[..., Tensor]
 """A classifier, log_prob(x, t, **condition): log p_t(c given x), (B,), or a table of them, (B, *shape, V)."""
 
 START = 1e-3
-"""Up to here the push of the classifier is that of this time: at t = 0 a score says nothing of the data."""
+"""Up to here the classifier is asked at this time: at t = 0 a law of states says nothing of the data."""
 
 
 class Classified(torch.nn.Module):
-    """A model whose score is pushed by a classifier. Built by `classifier`."""
+    """A model of the states that a classifier takes for those of a condition. Built by `classifier`, which explains `size` and the rest."""
 
     extra_repr = arguments
 
-    def __init__(self, process: MarkovProcess, model: Model, log_prob: LogProb, scale: float, interval: tuple[float, float]) -> None:
+    def __init__(self, process: MarkovProcess, model: Model, log_prob: LogProb, scale: float, interval: tuple[float, float], size: int) -> None:
         super().__init__()
-        self.process, self.model, self.log_prob, self.scale, self.interval = process, model, log_prob, scale, interval
+        self.process, self.model, self.log_prob = process, model, log_prob
+        self.scale, self.interval, self.size = scale, interval, size
 
-    def forward(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        """The output for the condition at states `x`, (B, *shape), and times `t`, (B,)."""
-        output, weight = self.model(x, t), torch.where((t >= self.interval[0]) & (t < self.interval[1]), self.scale, 0.0)
-        if not bool(weight.any()):
+    def forward(self, x: State, t: Tensor, **condition: Any) -> State:
+        """The output for the condition at states `x` and times `t`, (B,)."""
+        output, inside = self.model(x, t), (t >= self.interval[0]) & (t < self.interval[1])
+        if self.scale == 0 or not bool(inside.any()):
             return output
         late = t.clamp(min=START)
-        push = weight.reshape(-1, *[1] * (x.dim() - 1)) * self._gradient(x, late, condition)
-        return self.process.steered(output, push.to(output.dtype), late)  # type: ignore[attr-defined]
+        guided = self.process.tilted(output, x, late.double(), self._log_weight(late, condition))
+        return tree_map(lambda new, old: torch.where(expand(inside, new).bool(), new, old), guided, output)
 
-    def _gradient(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            value = self.log_prob(x, t, **condition)
-            if not isinstance(value, Tensor) or value.shape != t.shape or not value.requires_grad:
-                found = f"shape {tuple(value.shape)}, differentiable: {value.requires_grad}" if isinstance(value, Tensor) else type(value).__name__
-                raise GenmatchError(f"`log_prob` must return log p(c given x) of shape (B,) = {tuple(t.shape)}, differentiable in x, got {found}.")
-            return torch.autograd.grad(value.sum(), x)[0]
+    def _log_weight(self, t: Tensor, condition: dict[str, Any]) -> LogWeight:
+        """scale * log p_t(c | x) of any states, for the times and the conditions of their rows."""
+
+        def asked(x: State, rows: Tensor) -> Tensor:
+            given = {name: value[rows] if isinstance(value, Tensor) and value.dim() else value for name, value in condition.items()}
+            value = check_log_prob(self.log_prob(x, t[rows], **given), len(rows))
+            if any(leaf.requires_grad for leaf in leaves(x)) and not value.requires_grad:
+                raise GenmatchError("`log_prob` must return log p(c given x) that is differentiable in the states that are vectors, got a constant.")
+            return value
+
+        def log_weight(x: State, rows: Tensor) -> Tensor:
+            some = torch.arange(len(rows), device=rows.device).split(self.size)
+            return self.scale * torch.cat([asked(tree_map(lambda v, i=i: v[i], x), rows[i]) for i in some])
+
+        return log_weight
 
 
-def classifier(process: MarkovProcess, model: Model, log_prob: LogProb, scale: float = 1.0, *, interval: tuple[float, float] = (0.0, 1.0)) -> Classified:
+def classifier(
+    process: MarkovProcess, model: Model, log_prob: LogProb, scale: float = 1.0, *, interval: tuple[float, float] = (0.0, 1.0), size: int = 4096
+) -> Classified:
     """A model without a condition, guided by a classifier of noisy states; exact for the true one and scale 1.
 
+    For vectors a call of the model takes one gradient of the classifier. For tokens it asks the classifier for every state with one token
+    changed, up to B L V of them; for masked tokens only those that masks may become. In a product it does so for each part, with the
+    others held.
+
     Args:
-        process: a `Flow` or a `Diffusion` on a Gaussian path, which says how a change of the score changes its prediction.
+        process: what says how its output changes with the law of its states: a `Flow` or a `Diffusion` on a Gaussian path, a `CTMC` on a
+            mixture path, a `JumpProcess` on a `RealMixture` path, and products and superpositions of these.
         model: what is guided; it is called as model(x, t).
-        log_prob: log_prob(x, t, **condition) returns log p_t(c given x) in nats, (B,), differentiable in the states `x`, (B, *shape);
-            it gets the condition that is passed to `sample`. Times are in the precision in which the model gets them, at least 1e-3.
+        log_prob: log_prob(x, t, **condition) returns log p_t(c given x) in nats, (B,), of states `x` of the process, a dictionary for a
+            product, and differentiable in those that are vectors; it gets the condition that is passed to `sample`. Times are in the
+            precision in which the model gets them, at least 1e-3, and the same for all parts. States with -inf, which the condition
+            excludes, are not guided: sum in logarithms, so that -inf is no rounding error.
         scale: the weight w, at least 0.
         interval: times [low, high) at which guidance acts.
+        size: states a call of the classifier.
 
     Raises:
-        GenmatchError: if the process has no score, or an argument is out of range.
+        GenmatchError: if the process, or a part of it, has no such output, with the reason; or if an argument is out of range.
 
     Example: of the two points -1 and 1, the classifier asks for the second.
         >>> import genmatch as gm
@@ -84,12 +106,26 @@ def classifier(process: MarkovProcess, model: Model, log_prob: LogProb, scale: f
         >>> model(x, t).flatten().round(decimals=2), guided(x, t).flatten().round(decimals=4)
         (tensor([-0.8100,  0.3600]), tensor([1., 1.]))
     """
-    if not process.supports("steered"):
+    if process.tilt_misfit:
         raise GenmatchError(
-            f"`classifier` adds the gradient of log p(c given x) to a score, and {process} has none; use `classifier_posterior` for tokens, or `classifier_free`."
+            f"`classifier` must know what the output of {process} would be for the law p_t(x given c), and cannot: {process.tilt_misfit}. "
+            "Use `classifier_free`; for tokens or levels alone there is `classifier_posterior`, for tokens `classifier_rates`."
         )
     _check_callable(model=model, log_prob=log_prob)
-    return Classified(process, model, log_prob, check_scale(scale), check_interval(interval))
+    return Classified(process, model, log_prob, check_scale(scale), check_interval(interval), positive_integer(size, "size"))
+
+
+def check_log_prob(value: Any, n: int) -> Tensor:
+    """Returns `value`, what a classifier said of `n` states, or raises `GenmatchError` unless it is one number for each, -inf at least."""
+    if not isinstance(value, Tensor) or value.shape != (n,):
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise GenmatchError(f"`log_prob` must return log p(c given x) of shape (B,) = ({n},), got {found}.")
+    if bool(value.isnan().any()):
+        raise GenmatchError(
+            f"`log_prob` must return log p(c given x), got NaN for {int(value.isnan().sum())} of {n} states; "
+            "of a state that no data lead to return 0, which guides nowhere, and of one that the condition excludes -inf."
+        )
+    return value
 
 
 class ClassifiedPosterior(torch.nn.Module):
@@ -104,6 +140,8 @@ class ClassifiedPosterior(torch.nn.Module):
     def forward(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """Logits for the condition at states `x`, (B, *shape), and times `t`, (B,): (B, *shape, V)."""
         logits = self.model(x, t)
+        if isinstance(logits, dict):
+            raise GenmatchError(f"`classifier_posterior` is for tokens alone, got outputs for {sorted(logits)}; use `classifier`.")
         if self.scale == 0:
             return logits
         table = self.log_prob(x, t, **condition)

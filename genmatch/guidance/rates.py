@@ -21,12 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genmatch.calculus import neighbours
 from genmatch.errors import GenmatchError
 from genmatch.generators import Categorical, Generator, Jump, Sum
 from genmatch.guidance.free import Without, check_scale, combine, without
+from genmatch.guidance.predictor import check_log_prob
 from genmatch.models import Model
 from genmatch.processes.base import MarkovProcess
 from genmatch.reprs import arguments
+from genmatch.tensors import expand
 
 StateLogProb = Callable[[Tensor, Tensor], Tensor]
 """log_prob(x, t): log p_t(c given x) of the condition that is wanted, (B,)."""
@@ -99,22 +102,10 @@ class ClassifierRates(GuidedRates):
 
     def _gain(self, x: Tensor, t: Tensor, wanted: Tensor) -> Tensor:
         """log p_t(c | y) / p_t(c | x) for the states y with one token changed, where `wanted`, (B, *shape, K); else 0."""
-        here = self._values(x, t)
-        row, position, token = wanted.flatten(1, -2).nonzero(as_tuple=True)
-        gains = torch.zeros(len(x), x[0].numel(), wanted.shape[-1], dtype=torch.float64, device=x.device)
-        for some in torch.arange(len(row), device=x.device).split(self.size):
-            i, j, v = row[some], position[some], token[some]
-            there = x.flatten(1)[i].clone()
-            there[torch.arange(len(i), device=x.device), j] = v
-            gains[i, j, v] = self._values(there.view(-1, *x.shape[1:]), t[i]) - here[i]
-        return gains.view(wanted.shape)
-
-    def _values(self, x: Tensor, t: Tensor) -> Tensor:
-        value = self.log_prob(x, t)
-        if not isinstance(value, Tensor) or value.shape != t.shape:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise GenmatchError(f"`log_prob` must return log p(c given x) of shape (B,) = {tuple(t.shape)}, got {found}.")
-        return value.double()
+        here = check_log_prob(self.log_prob(x, t), len(x)).double()
+        states = torch.arange(wanted.shape[-1], device=x.device)
+        there = neighbours(lambda x, rows: check_log_prob(self.log_prob(x, t[rows]), len(x)), x, states, wanted, self.size)
+        return torch.where(wanted, there - expand(here, there), 0)
 
 
 class ClassifierFreeRates(GuidedRates):
@@ -179,7 +170,7 @@ def classifier_rates(process: MarkovProcess, log_prob: StateLogProb, scale: floa
         raise GenmatchError(
             f"Doob's transform needs rates of which p_t(c given x) is a conditional probability, those of a time reversal, and the rates of {process} "
             "are not: they carry the law p_t by another process, and the guided one would miss the law given c. Use rates='reversal', the mask as "
-            "source, or `classifier_posterior`, which is exact for any source."
+            "source, or `classifier`, which is exact for any source."
         )
     if not callable(log_prob):
         raise GenmatchError(f"`log_prob` must be callable as log_prob(x, t), got {type(log_prob).__name__}.")
@@ -213,4 +204,6 @@ def classifier_free_rates(process: MarkovProcess, model: Model, scale: float = 2
 
 def _check_jumps(process: MarkovProcess, name: str) -> None:
     if process.kinds != {"jump"} or process.stationary or not hasattr(process.space, "num_states"):
-        raise GenmatchError(f"{name} changes the rates of tokens that jump to data, and {process} does not move by these alone; use `classifier_free`.")
+        raise GenmatchError(
+            f"{name} changes the rates of tokens that jump to data, and {process} does not move by these alone; use `classifier` or `classifier_free`."
+        )

@@ -75,6 +75,10 @@ class RealMixture(Path):
             raise GenmatchError(f"the data of {self} lie on {self.grid}, got {grid}; leave `bins` out.")
         return RealMixtureJumps(self)
 
+    def known(self, x1: Tensor, t: Tensor, x0: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """The levels themselves, at every time: a coordinate that is data stays, so this is exact, as for tokens with the mask as source."""
+        return x1
+
     def _source(self, n: int, rng: torch.Generator | None) -> Tensor:
         return normal((n, *self.space.shape), dtype=self.space.dtype, device=rng.device if rng else None, rng=rng)
 

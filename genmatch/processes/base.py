@@ -34,6 +34,9 @@ from genmatch.tensors import State
 Predict = Callable[[State, Tensor], State]
 """The network with its conditions bound: states and times, (B,), to outputs."""
 
+LogWeight = Callable[[State, Tensor], Tensor]
+"""States, (N, ...), and the rows of the batch that they come from, (N,), to log weights, (N,)."""
+
 
 class MarkovProcess(ABC):
     """A Markov process with a conditional path, ready to be learned and simulated.
@@ -252,6 +255,25 @@ class MarkovProcess(ABC):
     def finish(self, output: State, x: State, t: Tensor, *, rng: torch.Generator | None = None) -> State:
         """Draws X_1 given X_t = x, if the network's output did not change on [t, 1]; by default `transition` to s = 1. Optional."""
         return self.transition(output, x, t, torch.ones_like(t), rng=rng)
+
+    def tilted(self, output: State, x: State, t: Tensor, log_weight: LogWeight) -> State:
+        """The network's output if the law of the states were p_t(x) exp(log_weight(x)), such as p_t(x | c): for classifiers. Optional.
+
+        Args:
+            output: the network's output at `x` and `t`.
+            x: states at `t`.
+            t: times in (0, 1), (B,).
+            log_weight: of any states and the rows that they come from; where states are vectors, differentiable in them.
+
+        Raises:
+            GenmatchError: if that does not follow from `log_weight`, for the reason that `tilt_misfit` gives.
+        """
+        raise GenmatchError(f"{self} has no output of another law of its states: {self.tilt_misfit}.")
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        """Why this process has no `tilted`; None if it has."""
+        return None if self.supports("tilted") else f"{type(self).__name__} defines no `tilted`"
 
     def intensity_bound(self, x: State, t: Tensor, s: Tensor) -> Tensor:
         """At least the intensity of each coordinate's clock from `t` to `s`, whatever the output, while the state is `x`, (B, *shape). Optional.

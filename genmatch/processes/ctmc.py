@@ -23,10 +23,12 @@ from genmatch.generators import Generator
 from genmatch.logits import draw_where
 from genmatch.paths.base import Path
 from genmatch.paths.couplings import Coupling
+from genmatch.paths.mixture import Mixture
 from genmatch.paths.tokens import TokenPath
 from genmatch.paths.visits import EARLIEST
+from genmatch.processes.base import LogWeight
 from genmatch.processes.posterior import PosteriorProcess
-from genmatch.processes.tokens import PREDICTIONS, convert, present, with_score
+from genmatch.processes.tokens import PREDICTIONS, convert, present, tilted_cavity, with_score
 from genmatch.schedules import Schedule
 from genmatch.tensors import expand, scatter, uniforms
 
@@ -186,6 +188,17 @@ class CTMC(PosteriorProcess):
         """Every token that can be noise becomes a draw from its posterior."""
         noise = self.path.is_noise(x)
         return x.masked_scatter(noise, draw_where(self.posterior(output, x, t), noise, uniforms(x, rng=rng)))
+
+    def tilted(self, output: Tensor, x: Tensor, t: Tensor, log_weight: LogWeight) -> Tensor:
+        """Ratios p_t(x with x_j = v) / p_t(x) are multiplied by those of the weights. Mixture paths only, of any source and with any rates."""
+        cavity = tilted_cavity(self.cavity(output, x, t), x, t, with_score(self.path), log_weight)
+        changed = convert(cavity, x, t, self.path, "cavity", self.prediction).to(output.dtype)
+        return torch.where(self.noise(x).unsqueeze(-1), changed, output)
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        known = isinstance(self.path, Mixture) and self.path.is_independent
+        return None if known else f"the ratios of the law of {self.path} do not give its posterior; those of a mixture path without a coupling do"
 
     def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return self._rates.bound(x, t, s)

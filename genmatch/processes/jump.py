@@ -14,9 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genmatch.calculus import neighbours
 from genmatch.generators import Generator
 from genmatch.logits import draw_at
 from genmatch.paths.base import Path
+from genmatch.processes.base import LogWeight
 from genmatch.processes.levels import LevelProcess
 
 
@@ -68,6 +70,19 @@ class JumpProcess(LevelProcess):
         """Every coordinate that can still jump becomes a draw from its posterior."""
         moves = self._rates.moves(x)
         return x.masked_scatter(moves, self.grid.at(draw_at(output[moves], moves, rng=rng), x.dtype))
+
+    def tilted(self, output: Tensor, x: Tensor, t: Tensor, log_weight: LogWeight) -> Tensor:
+        """The posterior times the weights of the states that jumps lead to, where these are data. On a `RealMixture` path only."""
+        if self.tilt_misfit:
+            return super().tilted(output, x, t, log_weight)
+        moves = self._rates.moves(x).unsqueeze(-1)
+        changed = output + neighbours(log_weight, x, self.grid.levels.to(x), ~output.isneginf() & moves)
+        possible = moves & ~changed.isneginf().all(-1, keepdim=True)
+        return torch.where(possible, changed, output.double()).to(output.dtype)
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        return None if self.path.has_atoms else super().tilt_misfit
 
     def intensity_bound(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return self._rates.bound(x, t, s)

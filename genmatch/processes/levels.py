@@ -47,6 +47,13 @@ class LevelProcess(PosteriorProcess):
         """The number of the level of each coordinate, int64, (B, *shape)."""
         return self.grid.nearest(x1)
 
+    @property
+    def tilt_misfit(self) -> str | None:
+        return (
+            f"the posterior over levels of {self} would take the weights of all real values that a coordinate can have; "
+            "it takes those of the levels alone for jumps on a RealMixture path"
+        )
+
     def natural_at(self, target: Tensor, x: Tensor, t: Tensor) -> Tensor:
         return self.natural(target).to(x.dtype)
 

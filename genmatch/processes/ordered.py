@@ -35,5 +35,9 @@ class Ordered(PosteriorProcess):
         return self.path.schedule
 
     @property
+    def tilt_misfit(self) -> str | None:
+        return f"{self} has no states with a later token before an earlier one, so that states say of the next tokens alone what a condition changes"
+
+    @property
     def bound_is_tight(self) -> bool:
         return True

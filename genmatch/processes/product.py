@@ -21,9 +21,9 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator, KroneckerSum
 from genmatch.paths.product import Product as ProductPath
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import LogWeight, MarkovProcess
 from genmatch.spaces import ProductSpace
-from genmatch.tensors import State
+from genmatch.tensors import State, tree_map
 
 
 class Product(MarkovProcess):
@@ -94,6 +94,18 @@ class Product(MarkovProcess):
     def divergence(self, target: State, output: State, x: State, t: Tensor) -> Tensor:
         """The sum of the parts' divergences, (B,)."""
         return functools.reduce(operator.add, (part.divergence(target[name], output[name], x[name], t) for name, part in self.parts.items()))
+
+    def tilted(self, output: State, x: State, t: Tensor, log_weight: LogWeight) -> State:
+        """Of each part, with the others held as they are: a weight of the whole state says of one part what it says given the others."""
+
+        def of(name: str) -> LogWeight:
+            return lambda value, rows: log_weight({**tree_map(lambda v: v[rows], x), name: value}, rows)
+
+        return {name: part.tilted(output[name], x[name], t, of(name)) for name, part in self.parts.items()}
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        return next((f"the part `{name}`: {part.tilt_misfit}" for name, part in self.parts.items() if part.tilt_misfit), None)
 
     @property
     def has_noise(self) -> bool:

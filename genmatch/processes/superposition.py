@@ -19,7 +19,7 @@ from torch import Tensor
 from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.logits import draw_categorical
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import LogWeight, MarkovProcess
 from genmatch.spaces import Space
 from genmatch.tensors import State, leaves, tree_map
 
@@ -128,6 +128,15 @@ class Superposition(MarkovProcess):
 
     def average(self, targets: State, weights: Tensor) -> State:
         return self._join(lambda process, value: process.average(value, weights), targets)
+
+    def tilted(self, output: State, x: State, t: Tensor, log_weight: LogWeight) -> State:
+        """Of each head: all follow one law."""
+        return self._join(lambda process, value: process.tilted(value, x, t, log_weight), output)
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        asked = self.processes[:1] if self.heads == "shared" else self.processes
+        return next((process.tilt_misfit for process in asked if process.tilt_misfit), None)
 
     def divergence(self, target: State, output: State, x: State, t: Tensor) -> Tensor:
         """The sum of the heads' divergences, (B,)."""

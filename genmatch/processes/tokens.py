@@ -19,9 +19,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genmatch.calculus import neighbours
 from genmatch.errors import GenmatchError
 from genmatch.paths.mixture import Mixture
 from genmatch.paths.tokens import TokenPath
+from genmatch.processes.base import LogWeight
 from genmatch.tensors import expand
 
 PREDICTIONS = ("posterior", "cavity", "score")
@@ -87,6 +89,32 @@ def _cavity_from_score(score: Tensor, x: Tensor, t: Tensor, path: Mixture) -> Te
     total = score.logsumexp(-1)
     total = torch.where(x < score.shape[-1], total, torch.logaddexp(total, torch.zeros_like(total)))
     return ((score - total.unsqueeze(-1)).exp() - _noise(x, t, path)).clamp(min=0).log().log_softmax(-1)
+
+
+def tilted_cavity(cavity: Tensor, x: Tensor, t: Tensor, path: Mixture, log_weight: LogWeight) -> Tensor:
+    """The cavity if the law of the states were p_t(x) exp(log_weight(x)), where a token can be noise; logits, (B, *shape, V).
+
+    A token is noise or data, so the law of data is what is left of the law of the token given the others, once noise is taken away:
+
+        kappa c'(v) = p'(v) - (1 - kappa) p_0(v),    p'(v) proportional to p_t(x_j = v | the others) exp(log_weight(x with x_j = v))
+
+    That of the mask as source is c(v) exp(log_weight), normalised. Weights that no law has may leave less than the noise: then there is no such data.
+
+    Args:
+        cavity: its logits, (B, *shape, V).
+        x: states, (B, *shape).
+        t: times in (0, 1), (B,).
+        path: of the tokens.
+        log_weight: of states and their rows.
+    """
+    kappa = path.schedule.kappa(t).reshape(-1, *[1] * x.dim())
+    noise, cavity = _noise(x, t, path), cavity.double().log_softmax(-1)
+    chances = torch.logaddexp(noise.log(), kappa.log() + cavity)
+    asked = ~chances.isneginf() & path.is_noise(x).unsqueeze(-1)
+    chances = chances + neighbours(log_weight, x, torch.arange(cavity.shape[-1], device=x.device), asked)
+    possible = ~chances.isneginf().all(-1, keepdim=True)
+    tilted = (torch.where(possible, chances, 0).softmax(-1) - noise).clamp(min=0).log()
+    return torch.where(possible, tilted, cavity).log_softmax(-1)
 
 
 def _noise(x: Tensor, t: Tensor, path: Mixture) -> Tensor:

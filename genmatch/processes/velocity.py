@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genmatch.calculus import gradient
 from genmatch.errors import GenmatchError
 from genmatch.paths.base import Path
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import LogWeight, MarkovProcess
+from genmatch.tensors import expand
 
 
 class VelocityProcess(MarkovProcess):
@@ -72,6 +74,30 @@ class VelocityProcess(MarkovProcess):
             t: times in (0, 1), (B,).
         """
         return self.meaning.steered(output, push, t)
+
+    def tilted(self, output: Tensor, x: Tensor, t: Tensor, log_weight: LogWeight) -> Tensor:
+        """The score of a law times a weight is larger by the gradient of its logarithm; where the weight is zero nothing changes. Gaussian paths only.
+
+        Raises:
+            GenmatchError: if the gradient is not finite.
+        """
+        rows, excluded = torch.arange(len(x), device=x.device), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+        def weigh(x: Tensor) -> Tensor:
+            value = log_weight(x, rows)
+            excluded.copy_(value.isneginf())
+            return value
+
+        # A likelihood differentiates what is returned here once more.
+        push = gradient(weigh, x, create_graph=x.requires_grad)
+        push = torch.where(expand(excluded, x).bool(), 0, push)
+        if not bool(push.isfinite().all()):
+            raise GenmatchError("the gradient of a log weight is not finite where the weight is; sum probabilities in logarithms, as by `logsumexp`.")
+        return self.steered(output, push.to(output.dtype), t)
+
+    @property
+    def tilt_misfit(self) -> str | None:
+        return None if self.supports("steered") else f"{self.path} has no score; a Gaussian path without a coupling has one"
 
     def gain(self, t: Tensor, s: Tensor) -> Tensor:
         """How far X_s moves with the data that are predicted at `t`, in a `transition` from `t` to `s`, float64, (B,). Gaussian paths only."""
