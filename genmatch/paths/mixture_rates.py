@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from genmatch.generators import Categorical as TokenLaw
-from genmatch.generators import Jump, add_jumps
+from genmatch.generators import Jump
 from genmatch.generators import Mixture as EitherLaw
+from genmatch.generators.algebra import add_jumps
 from genmatch.logits import draw_where
 from genmatch.paths.rates import Rates
 from genmatch.paths.visits import EARLIEST
