@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmatch import solvers
 from genmatch.constraints import Known, known
-from genmatch.errors import GenmatchError, Unfinished, positive_integer
+from genmatch.errors import GenmatchError, Unfinished, checked_seed, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
@@ -272,9 +272,7 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
     if seed is None:
         new.seed()
         return new
-    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
-        raise GenmatchError(f"`seed` must be an integer of at most 64 bits, got {seed!r}.")
-    return new.manual_seed(seed)
+    return new.manual_seed(checked_seed(seed))
 
 
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmatch import solvers
 from genmatch.checks.report import CheckResult, Report
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, checked_seed
 from genmatch.generators import Sum
 from genmatch.marginal import oracle
 from genmatch.paths import Gaussian, Geodesic, Mixture
@@ -227,14 +227,14 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
         A report with `passed`, `failures` and `results`; print it for a table.
 
     Raises:
-        GenmatchError: if the solver is unknown, or fits none of the toys.
+        GenmatchError: if the solver is unknown, or fits none of the toys; or `seed` is not an integer of 64 bits.
 
     Example:
         >>> report = check_solver("midpoint")
         >>> report.passed, [result.id for result in report.results]
         (True, ['order: flow', 'calls: flow', 'seeds: flow'])
     """
-    chosen = solvers.get(solver)
+    chosen, seed = solvers.get(solver), checked_seed(seed)
     fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
     if not fitting:
         raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
