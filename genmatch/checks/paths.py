@@ -204,7 +204,7 @@ def target_x0(subject: Subject) -> Finding:
     for t in map(subject.time, _TIMES):
         x0 = double(subject.path.source(n, rng=subject.rng("x0", t)))
         x = subject.sample(x1, times(t, n), x0=x0, rng=subject.rng("x0 path", t))
-        plain, known = (flat(mean_of(subject, subject.process.target(x, times(t, n), x1, x0=noise))) for noise in (None, x0))
+        plain, known = (flat(mean_of(subject, subject.process.target(x, times(t, n), x1, x0=given))) for given in (None, x0))
         gap = (known - plain).sum(1)
         for k, f in enumerate(subject.functions()):
             tally.add(z_score(gap * f(x), plain.abs().sum(1).mean()), f"t = {t:.3g}, f[{k}]")

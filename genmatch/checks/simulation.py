@@ -115,12 +115,12 @@ def _extrapolated(probe: _Probe, actions: Tensor, room: float) -> tuple[Tensor, 
     ways = (_MODERATE,) if "jump" in probe.subject.process.kinds else (_MODERATE, _SMALL)
     steps = {way: probe.step_within(way, room) for way in ways}
     pilots = {way: probe.slopes(way, h, range(2)) for way, h in steps.items()}
-    way = min(pilots, key=lambda way: _noise(pilots[way] - actions))
+    way = min(pilots, key=lambda way: _variance(pilots[way] - actions))
     n, size = actions.shape[1], (actions**2).mean(1).sqrt() + NOTHING
     speed = probe.change(steps[way], "probe").abs().mean(1) / steps[way]
     bias = way.bias + way.jump_bias * (speed / size).clamp(min=1)
     # As far as time allows.
-    wanted = 2 * _noise(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + NOTHING)
+    wanted = 2 * _variance(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + NOTHING)
     affordable = probe.subject.effort * min(40, 600_000 // n, 12_000_000 // (n * probe.subject.space.size))
     more = int(min(max(wanted - 2, 0), affordable))
     total = 2 * pilots[way] + more * probe.slopes(way, steps[way], range(2, 2 + more))
@@ -185,7 +185,7 @@ class _Probe:
         return total
 
 
-def _noise(residual: Tensor) -> float:
+def _variance(residual: Tensor) -> float:
     return float(residual.var(1).mean().nan_to_num(nan=torch.inf))
 
 

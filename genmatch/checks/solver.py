@@ -273,10 +273,10 @@ def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
     for place in (0.5, 1.0):
         t = _START + place * (_END - _START)
         errors = [toy.error(run.states[int(place * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
-        noise = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else NOTHING
+        drawing = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else NOTHING
         order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
         # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.
-        small = errors[1] < _LOST * noise or (solver.calls == 0 and errors[1] < _ADAPTIVE)
+        small = errors[1] < _LOST * drawing or (solver.calls == 0 and errors[1] < _ADAPTIVE)
         gaps.append(0.0 if small else max(0.0, solver.order - order))
         notes.append(f"t = {t:.2g}: errors {errors[0]:.2e} and {errors[1]:.2e}, order {order:.2f}{' (within noise)' if small else ''}")
     return _result(f"order: {toy.name}", f"error of the law falls as steps^-{solver.order}, at every time of the grid", max(gaps), _SLACK, "; ".join(notes))

@@ -153,8 +153,8 @@ class Brownian(Generator):
         return (self.variance.expand_as(x) / 2 * second_derivatives(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
-        noise = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
-        return x + (_spread(h, x) * self.variance).sqrt() * noise
+        xi = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
+        return x + (_spread(h, x) * self.variance).sqrt() * xi
 
     def scaled(self, weight: Weight) -> Brownian:
         return Brownian(_spread(weight, self.variance) * self.variance)

@@ -155,6 +155,6 @@ class Mixture(TokenPath):
         return self._draw(n, rng)
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        noise = self._source(len(x1), rng).to(x1.device) if x0 is None else x0
+        x0 = self._source(len(x1), rng).to(x1.device) if x0 is None else x0
         is_data = bernoulli(expand(self.schedule.kappa(t), x1), x1, rng=rng)
-        return torch.where(is_data, x1, noise)
+        return torch.where(is_data, x1, x0)

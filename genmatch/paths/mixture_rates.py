@@ -53,11 +53,11 @@ class MixtureRates(Rates):
 
         Source: "Discrete Flow Matching" (Gat et al., 2024).
         """
-        noise = self.path.is_noise(x)
-        state, token, log_probs = x[noise], x1[noise], logits[noise].log_softmax(-1)
+        where = self.path.is_noise(x)
+        state, token, log_probs = x[where], x1[where], logits[where].log_softmax(-1)
         cost = -log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1).double()
         nats = torch.where(state == token, 1.0, cost) - _probability_of(log_probs, state)
-        return self.path.schedule.rate(t) * scatter(noise, nats).flatten(1).sum(-1)
+        return self.path.schedule.rate(t) * scatter(where, nats).flatten(1).sum(-1)
 
     def transition(self, logits: Tensor, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """The exact jump: first which tokens are redrawn, then new ones there, so that no rare token competes with the mask."""
