@@ -51,13 +51,13 @@ class Known:
         if self.mask is None:
             return lambda x, t: x
         mask, values = tree_map(lambda m, v: m.to(v.device), self.mask, x0), self._like(x0, self.values)
-        noise = self._like(x0, self.path.source(batch_size(x0), rng=rng))
+        own_x0 = self._like(x0, self.path.source(batch_size(x0), rng=rng))
         seed = int(torch.randint(2**62, (), device=rng.device if rng else None, generator=rng))
 
         def keep(x: State, t: Tensor) -> State:
             same = torch.Generator(leaves(x)[0].device).manual_seed(seed)
             # Not every path ends in its data to the last digit.
-            shown = tree_map(lambda a, a_t: torch.where(expand(t, a_t) == 1, a, a_t), values, self.path.known(values, t, noise, rng=same))
+            shown = tree_map(lambda a, a_t: torch.where(expand(t, a_t) == 1, a, a_t), values, self.path.known(values, t, own_x0, rng=same))
             return tree_map(torch.where, mask, shown, x)
 
         return keep

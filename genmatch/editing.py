@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import number_in
 from genmatch.grids import Grid
 from genmatch.models import Condition, Model, check_model, conditions_for, device_of
 from genmatch.processes.base import MarkovProcess
@@ -64,8 +64,7 @@ def edit(
         >>> gm.edit(process, model, torch.tensor([[0, 1, 2]]), 0.0, clamp={2: 4}, seed=0)
         tensor([[0, 3, 4]])
     """
-    if not isinstance(t, int | float) or not 0 <= t < 1:
-        raise GenmatchError(f"`t` must be a time in [0, 1) (0 keeps nothing, near 1 almost all), got {t!r}.")
+    t = number_in("[0, 1)", t, "t", "0 keeps nothing and a time near 1 almost all")
     rng = make_rng(device_of(model), seed, rng)
     x = tree_map(lambda value: value.to(rng.device), process.data_space.prepare(x))
     n = batch_size(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -60,6 +61,18 @@ def positive_integer(value: Any, name: str) -> int:
     return number
 
 
+def checked_seed(value: Any) -> int:
+    """Returns `value`, or raises `GenmatchError` if it is not an integer of 64 bits (a boolean never is).
+
+    Example:
+        >>> checked_seed(-1)
+        -1
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        raise GenmatchError(f"`seed` must be an integer of at most 64 bits, got {value!r}.")
+    return value
+
+
 def number_in(interval: str, value: Any, name: str, hint: str) -> float:
     """Returns `value` as a float, or raises `GenmatchError` if it is not a number in the interval.
 
@@ -74,9 +87,10 @@ def number_in(interval: str, value: Any, name: str, hint: str) -> float:
         0.5
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
-    inside = (
-        isinstance(value, int | float) and low <= value <= high and not (value == low and interval[0] == "(") and not (value == high and interval[-1] == ")")
-    )
-    if not inside:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not low <= number <= high or (number == low and interval[0] == "(") or (number == high and interval[-1] == ")"):
         raise GenmatchError(f"`{name}` must be a number in {interval}, got {value!r}; {hint}.")
-    return float(value)
+    return number

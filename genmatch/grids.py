@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.errors import GenmatchError, number_in, positive_integer, unknown
 from genmatch.schedules import Schedule
 
 Grid = Callable[[int], Tensor]
@@ -94,8 +94,8 @@ def karras(steps: int, schedule: Schedule, rho: float = 7.0, most: float = _MOST
 
 def _noise_range(schedule: Schedule, most: float, least: float) -> tuple[float, float]:
     """The largest and the smallest sigma / alpha that a grid visits."""
-    if not 0 < least < most < math.inf:
-        raise GenmatchError(f"a grid needs 0 < `least` < `most`, got {least} and {most}; both are values of sigma / alpha.")
+    least = number_in("(0, inf)", least, "least", "it is a value of sigma / alpha")
+    most = number_in(f"({least}, inf)", most, "most", "it is a value of sigma / alpha, more than `least`")
     first, last = torch.exp(-schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64))).tolist()
     return min(most, first), max(least, last)
 

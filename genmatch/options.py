@@ -9,14 +9,15 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError, checked_seed, unknown
 from genmatch.settings import LR_SCHEDULES, OBJECTIVES, PRECISIONS, SHARDINGS, RunSettings
 
 _META = "genmatch.options"
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 _TRAINING: tuple[tuple[str, type, str], ...] = (
     ("warmup", int, "Steps over which the learning rate rises."),
@@ -103,7 +104,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 default=RunSettings.condition,
                 help="Tell the network the label of each data point; samples are then drawn by class.",
             ),
-            click.option("--seed", type=int, default=RunSettings.seed, show_default=True, help="Of weights, data order, noise and samples."),
+            seed_option("Of weights, data order, noise and samples.", RunSettings.seed),
             click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=read_config, help="TOML file with these options as keys."),
             click.option("--set", "words", multiple=True, is_eager=True, callback=read_words, help="key=value, over the file; repeat for more."),
             click.option("--print-config", is_flag=True, expose_value=False, callback=print_config, help="Print all settings with their meaning as TOML."),
@@ -111,6 +112,16 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def seed_option(text: str, default: int = 0) -> Callable[[_Command], _Command]:
+    """The option `--seed`, refused before any work if it is not an integer of 64 bits.
+
+    Args:
+        text: what it is the seed of.
+        default: of it.
+    """
+    return click.option("--seed", type=int, default=default, show_default=True, callback=lambda _ctx, _param, value: checked_seed(value), help=text)
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genmatch.animation import require_plotting
-from genmatch.errors import GenmatchError, positive_integer
+from genmatch.errors import GenmatchError, checked_seed, positive_integer
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.sampling import Run
@@ -74,7 +74,7 @@ def path(of: Path, x1: State, *, times: Sequence[float] = _TIMES, n: int = 1000,
     """
     one = _one(of, x1)
     n = positive_integer(n, "n")
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(checked_seed(seed))
     many = one.expand(n, *one.shape[1:])
     x0 = of.start(many, rng=rng)
     drawn = [of.sample(many, torch.full((n,), float(t), dtype=torch.float64), x0=x0, rng=rng).flatten(1) for t in times]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from genmatch import solvers
-from genmatch.constraints import Known, known
-from genmatch.errors import GenmatchError, Unfinished, positive_integer
+from genmatch.constraints import known
+from genmatch.errors import GenmatchError, Unfinished, checked_seed, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
 from genmatch.processes.base import MarkovProcess
@@ -150,7 +150,7 @@ def sample(
     """
     n = positive_integer(n, "n")
     size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-    draw = _Draw.checked(process, model, n, steps, solver, grid, times, condition, clamp, seed, rng)
+    draw = _Draw(process, model, n, _from_noise(process, steps, grid, times), solver, condition, clamp, make_rng(device_of(model), seed, rng))
     parts = []
     for start in range(0, n, size):
         for _, last in draw.states(slice(start, min(start + size, n))):  # noqa: B007 (only the last state is kept)
@@ -197,44 +197,28 @@ def stream(
         True
     """
     n = positive_integer(n, "n")
-    return _Draw.checked(process, model, n, steps, solver, grid, times, condition, clamp, seed, rng).states(part or slice(0, n))
+    draw = _Draw(process, model, n, _from_noise(process, steps, grid, times), solver, condition, clamp, make_rng(device_of(model), seed, rng))
+    return draw.states(part or slice(0, n))
 
 
-@dataclass(frozen=True)
 class _Draw:
-    """The arguments of `sample`, checked."""
+    """Samples that are asked for, with everything about them checked: `n` of them, at `times` that start with the noise."""
 
-    process: MarkovProcess
-    model: Model
-    times: Tensor
-    solver: Solver
-    conditions: dict[str, Any]
-    clamped: Known
-    groups: Groups
-
-    @classmethod
-    def checked(
-        cls,
+    def __init__(
+        self,
         process: MarkovProcess,
         model: Model,
         n: int,
-        steps: int,
+        times: Tensor,
         solver: str | Solver | None,
-        grid: str | Grid,
-        times: Tensor | None,
         condition: Condition | Tensor | None,
         clamp: Any,
-        seed: int | None,
-        rng: torch.Generator | None,
-    ) -> _Draw:
-        steps = positive_integer(steps, "steps")
-        times = _grid(times_for(process, steps, grid) if times is None else times)
-        if float(times[0]) != 0:
-            raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(times[0]):.6g}; use `gm.simulate` to start later.")
-        chosen, conditions, clamped = solvers.resolve(process, solver), conditions_for(condition, n), known(process.path, clamp, n)
-        rng = make_rng(device_of(model), seed, rng)
-        check_model(process, model, conditions, 1, rng.device)
-        return cls(process, model, times, chosen, conditions, clamped, Groups(rng, n))
+        rng: torch.Generator,
+    ) -> None:
+        self.process, self.model, self.times, self.solver = process, model, times, solvers.resolve(process, solver)
+        self.conditions, self.clamped = conditions_for(condition, n), known(process.path, clamp, n)
+        check_model(process, model, self.conditions, 1, rng.device)
+        self.groups = Groups(rng, n)
 
     @torch.no_grad()
     def states(self, rows: slice) -> Iterator[tuple[float, State]]:
@@ -258,6 +242,15 @@ def times_for(process: MarkovProcess, steps: int, grid: str | Grid) -> Tensor:
     return time_grid(steps, grid, getattr(process.path, "schedule", None))
 
 
+def _from_noise(process: MarkovProcess, steps: int, grid: str | Grid, times: Tensor | None) -> Tensor:
+    """The grid of a draw: `times` if they are given, which must start with the noise."""
+    steps = positive_integer(steps, "steps")
+    chosen = _grid(times_for(process, steps, grid) if times is None else times)
+    if float(chosen[0]) != 0:
+        raise GenmatchError(f"`times` must start at 0, where the noise is, got {float(chosen[0]):.6g}; use `gm.simulate` to start later.")
+    return chosen
+
+
 def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None = None) -> torch.Generator:
     """The given generator, or a new one on `device` from `seed`, or from fresh entropy for None.
 
@@ -272,9 +265,7 @@ def make_rng(device: torch.device, seed: int | None, rng: torch.Generator | None
     if seed is None:
         new.seed()
         return new
-    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
-        raise GenmatchError(f"`seed` must be an integer of at most 64 bits, got {seed!r}.")
-    return new.manual_seed(seed)
+    return new.manual_seed(checked_seed(seed))
 
 
 def _walk(process: MarkovProcess, solver: Solver, predict: Predictor, x: State, times: Tensor, rng: torch.Generator | None) -> Iterator[State]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 
 _HALVINGS = 54
 _ONE = torch.ones((), dtype=torch.float64)
@@ -193,8 +193,7 @@ class Polynomial(Schedule):
     n: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.n > 0 or not math.isfinite(self.n):
-            raise GenmatchError(f"`n` of Polynomial must be positive and finite, got {self.n}.")
+        number_in("(0, inf)", self.n, "n", "1 is `CondOT()`")
 
     def alpha(self, t: Tensor) -> Tensor:
         return t.double() ** self.n
@@ -234,8 +233,8 @@ class VP(Schedule):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min <= self.beta_max < math.inf:
-            raise GenmatchError(f"VP needs 0 < beta_min <= beta_max, got {self.beta_min} and {self.beta_max}.")
+        number_in("(0, inf)", self.beta_min, "beta_min", "it is the noise rate at t = 1")
+        number_in(f"[{self.beta_min}, inf)", self.beta_max, "beta_max", "it is the noise rate at t = 0, at least `beta_min`")
 
     def _integral(self, t: Tensor) -> Tensor:
         u = 1 - t.double()
@@ -285,8 +284,8 @@ class VE(Schedule):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise GenmatchError(f"VE needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}.")
+        number_in("(0, inf)", self.sigma_min, "sigma_min", "it is the noise at t = 1")
+        number_in(f"({self.sigma_min}, inf)", self.sigma_max, "sigma_max", "it is the noise at t = 0, more than `sigma_min`")
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t, dtype=torch.float64)

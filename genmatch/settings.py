@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from genmatch.errors import GenmatchError, positive_integer, unknown
+from genmatch.errors import GenmatchError, checked_seed, number_in, positive_integer, unknown
 from genmatch.registry import networks
 
 OBJECTIVES = ("divergence", "elbo", "streams")
@@ -16,10 +16,17 @@ SHARDINGS = ("none", "full")
 _RECOMMENDED = "recommended"
 
 
-def _number(value: Any) -> float:
-    """The value, or NaN, which fails every comparison, for what is no number."""
-    return value if isinstance(value, int | float) else math.nan
-
+_RANGES = {
+    "lr": ("(0, inf)", "1e-3 is the default"),
+    "grad_clip": ("(0, inf)", "a large number clips nothing"),
+    "timeout": ("(0, inf)", "it is a number of seconds"),
+    "warmup": ("[0, inf)", "0 starts at the highest learning rate"),
+    "weight_decay": ("[0, inf)", "0 decays nothing"),
+    "ema": ("[0, 1)", "0 switches averaging off"),
+    "drop_condition": ("[0, 1]", "it is a probability"),
+    "explode": ("(1, inf]", "infinity never stops"),
+}
+"""Where the numbers of `Settings` must lie, and how to mend them."""
 
 FREE = ("accumulate", "timeout", "validate_every", "sharding", "recompute", "compile")
 """Settings that a run may change when it goes on: they leave its numbers as they are, up to the order of additions."""
@@ -75,20 +82,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "accumulate"):
             positive_integer(getattr(self, name), name)
-        for name in ("lr", "grad_clip", "timeout"):
-            if not 0 < _number(getattr(self, name)) < math.inf:
-                raise GenmatchError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
-        for name in ("warmup", "weight_decay"):
-            if not 0 <= _number(getattr(self, name)) < math.inf:
-                raise GenmatchError(f"`{name}` must be at least 0 and finite, got {getattr(self, name)!r}.")
-        if not isinstance(self.seed, int):
-            raise GenmatchError(f"`seed` must be an integer, got {self.seed!r}.")
-        if not 0 <= _number(self.ema) < 1:
-            raise GenmatchError(f"`ema` must lie in [0, 1), got {self.ema!r}; 0 switches averaging off.")
-        if not 0 <= _number(self.drop_condition) <= 1:
-            raise GenmatchError(f"`drop_condition` must be a probability in [0, 1], got {self.drop_condition!r}.")
-        if not _number(self.explode) > 1:
-            raise GenmatchError(f"`explode` must be more than 1, got {self.explode!r}; infinity never stops.")
+        for name, (interval, hint) in _RANGES.items():
+            number_in(interval, getattr(self, name), name, hint)
+        checked_seed(self.seed)
         if self.objective not in OBJECTIVES:
             raise unknown("objective", str(self.objective), OBJECTIVES)
         if self.lr_schedule not in LR_SCHEDULES:
@@ -193,8 +189,11 @@ class Plan:
     condition: bool = RunSettings.condition
 
     def __post_init__(self) -> None:
-        if not self.nfe or any(not isinstance(n, int) or n < 1 for n in self.nfe):
-            raise GenmatchError(f"`nfe` must be positive integers, got {self.nfe}; pass e.g. 4 8 16.")
+        if not self.nfe:
+            raise GenmatchError("`nfe` must be positive integers, got none; pass e.g. 4 8 16.")
+        for n in self.nfe:
+            positive_integer(n, "nfe")
+        checked_seed(self.seed)
         if len(set(self.processes)) < len(self.processes):
             raise GenmatchError(f"a process is named twice in {self.processes}.")
 

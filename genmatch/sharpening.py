@@ -8,13 +8,12 @@ they trade diversity for likely samples, and are off unless they are asked for.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.lazy import is_split
 from genmatch.models import Model
 from genmatch.reprs import arguments
@@ -72,13 +71,11 @@ def sharpen(model: Model, *, temperature: float = 1.0, top_p: float = 1.0) -> Sh
         >>> model(torch.zeros(1, 1), torch.zeros(1)).softmax(-1)
         tensor([[[0.6667, 0.3333, 0.0000]]])
     """
-    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
-        raise GenmatchError(f"`temperature` must be positive and finite, got {temperature!r}; for the most likely token at the end use solver='argmax-final'.")
-    if not (isinstance(top_p, int | float) and 0 < top_p <= 1):
-        raise GenmatchError(f"`top_p` must be a probability in (0, 1], got {top_p!r}.")
+    temperature = number_in("(0, inf)", temperature, "temperature", "for the most likely token at the end use solver='argmax-final'")
+    top_p = number_in("(0, 1]", top_p, "top_p", "it is a probability, and 1 keeps all tokens")
     if not callable(model):
         raise GenmatchError(f"`model` must be callable as model(x, t, **condition), got {type(model).__name__}.")
-    return Sharpened(model, float(temperature), float(top_p))
+    return Sharpened(model, temperature, top_p)
 
 
 __all__ = ["Sharpened", "sharpen"]

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genmatch.batches import Batch, Pair, batches, in_memory, number_of_points
 from genmatch.engine import DataParallel, Engine, engine
-from genmatch.errors import GenmatchError, unknown
+from genmatch.errors import GenmatchError, checked_seed, unknown
 from genmatch.interrupts import Interrupts, stop
 from genmatch.journal import Journal
 from genmatch.models import Predictor, device_of, evaluating, first_call
@@ -180,7 +180,7 @@ def validation_loss(process: MarkovProcess, model: torch.nn.Module, data: Pair, 
         objective: whose loss it is.
     """
     x1, condition = data
-    rng = torch.Generator(device_of(model)).manual_seed(seed)
+    rng = torch.Generator(device_of(model)).manual_seed(checked_seed(seed))
     n = batch_size(x1)
     total = 0.0
     with torch.no_grad(), evaluating(model):

@@ -163,6 +163,18 @@ def test_an_unknown_setting_in_toml_names_the_known_ones(tmp_path):
     assert "steps" in result.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--process", "flow"], ["train", "--process", "flow", "--set", "seed={}"], ["compare"], ["sample"], ["infill"], ["evaluate"], ["check", "flow"]],
+)
+def test_a_seed_of_more_than_64_bits_is_refused_before_any_work(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(2**64) for word in words]
+    found = run(*words, *([] if "--set" in words else ["--seed", 2**64]))
+    assert (found.exit_code, found.output) == (1, f"Error: `seed` must be an integer of at most 64 bits, got {2**64}.\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_kind_of_sample_file_is_refused_first(tmp_path):
     run("train", "--process", "mask", "--data", "chain", "--out", tmp_path / "run", *SMALL)
     result = run("sample", tmp_path / "run", "--out", tmp_path / "x.jpg")

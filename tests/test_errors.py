@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import genmatch as gm
+from genmatch.compare.metrics import frechet_error
 from genmatch.errors import positive_integer, unknown
 from genmatch.models import as_condition
+from genmatch.sampling import make_rng
+from genmatch.settings import Plan, Settings
 from tests.toys import chain, full, grid, line, token_data
 
 F64 = torch.float64
@@ -178,3 +181,22 @@ def test_conditions_are_tensors_or_dictionaries():
     assert as_condition(None) == {}
     assert list(as_condition(X0)) == ["condition"]
     assert as_condition({"a": X0}) == {"a": X0}
+
+
+@pytest.mark.parametrize("seed", ["one", True, 1.0, 2**63, -(2**63) - 1])
+def test_a_seed_has_64_bits_wherever_it_is_given(seed):
+    calls = [
+        lambda: Settings(steps=1, seed=seed),
+        lambda: Plan(seed=seed),
+        lambda: make_rng(torch.device("cpu"), seed),
+        lambda: gm.check_solver("euler", seed=seed),
+        lambda: frechet_error(X0, X0, seed=seed),
+    ]
+    for call in calls:
+        with pytest.raises(gm.GenmatchError, match="`seed` must be an integer of at most 64 bits, got "):
+            call()
+
+
+def test_a_number_too_large_for_a_float_is_infinite():
+    with pytest.raises(gm.GenmatchError, match=r"`scale` must be a number in \[0, inf\)"):
+        gm.guidance.classifier_free(lambda x, t: x, scale=10**400)

@@ -254,7 +254,7 @@ def test_null_replaces_leaves_out_passes_on_or_is_a_function():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": -1}, "`scale` must be a finite number of at least 0"),
+        ({"scale": -1}, r"`scale` must be a number in \[0, inf\)"),
         ({"scale": math.inf}, "`scale`"),
         ({"interval": (0.5, 0.2)}, "0 <= low < high <= 1"),
         ({"interval": 3}, "two times"),

@@ -60,7 +60,7 @@ def test_words_win_over_the_file_and_options_over_both(config):
         (["--set", "steps=true"], "`steps` must be an integer, got True"),
         (["--set", "lr=fast"], "`lr` must be a number, got 'fast'"),
         (["--set", "network=3"], "`network` must be a string, got 3"),
-        (["--set", "lr=-1"], "`lr` must be positive and finite"),
+        (["--set", "lr=-1"], "`lr` must be a number in (0, inf)"),
         (["--set", "precision=fp8"], "unknown precision `fp8`"),
         (["--set", "accumulate=9"], "`batch_size` = 8 cannot be cut into 9 parts"),
         (["--set", "network=mpl"], "did you mean `mlp`"),

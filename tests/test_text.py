@@ -81,7 +81,7 @@ def test_words_keep_the_space_before_them():
         (lambda: make_tokeniser("wrods", ""), "did you mean `words`"),
         (lambda: gm.data.text("missing.txt"), "cannot be read: No such file"),
         (lambda: gm.data.text(length=1_000_000), "too short"),
-        (lambda: gm.data.text(held_out=1.5), "share between 0 and 1"),
+        (lambda: gm.data.text(held_out=1.5), r"`held_out` must be a number in \(0, 1\).*it is a share"),
         (lambda: gm.data.get("digits:8"), "`digits` takes no argument, got `8`"),
         (lambda: gm.data.get("digits:size=8"), "is given `size`, and has the options none"),
         (lambda: gm.data.get("text:tokenizer=words"), "is given `tokenizer`, and has the options tokeniser, length, held_out; write e.g."),

@@ -283,17 +283,17 @@ BAD_RUNS = [
     ({"steps": 0}, "`steps` must be a positive integer, got 0"),
     ({"steps": 2.5}, "`steps` must be a positive integer, got 2.5"),
     ({"batch_size": 0}, "`batch_size` must be a positive integer, got 0"),
-    ({"lr": -1.0}, "`lr` must be positive and finite, got -1.0"),
-    ({"lr": "fast"}, "`lr` must be positive and finite, got 'fast'"),
-    ({"grad_clip": math.nan}, "`grad_clip` must be positive"),
-    ({"ema": 1.0}, r"`ema` must lie in \[0, 1\), got 1.0; 0 switches averaging off"),
-    ({"warmup": -1}, "`warmup` must be at least 0"),
+    ({"lr": -1.0}, r"`lr` must be a number in \(0, inf\), got -1.0"),
+    ({"lr": "fast"}, r"`lr` must be a number in \(0, inf\), got 'fast'"),
+    ({"grad_clip": math.nan}, r"`grad_clip` must be a number in \(0, inf\)"),
+    ({"ema": 1.0}, r"`ema` must be a number in \[0, 1\), got 1.0; 0 switches averaging off"),
+    ({"warmup": -1}, r"`warmup` must be a number in \[0, inf\)"),
     ({"lr_schedule": "linear"}, "`lr_schedule` must be 'cosine' or 'constant', got 'linear'"),
-    ({"seed": "one"}, "`seed` must be an integer, got 'one'"),
+    ({"seed": "one"}, "`seed` must be an integer of at most 64 bits, got 'one'"),
     ({"precision": "fp8"}, "unknown precision `fp8`"),
     ({"accumulate": 5}, r"`batch_size` = 4 cannot be cut into 5 parts"),
-    ({"timeout": 0}, "`timeout` must be positive"),
-    ({"explode": 1}, "`explode` must be more than 1"),
+    ({"timeout": 0}, r"`timeout` must be a number in \(0, inf\)"),
+    ({"explode": 1}, r"`explode` must be a number in \(1, inf\], got 1; infinity never stops"),
     ({"resume": True}, "`resume` needs the folder"),
     ({"checkpoint": "nowhere", "every": 0}, "`every` must be a positive integer"),
     ({"learning_rate": 1e-3}, r"unknown setting `learning_rate`.*Known: accumulate, batch_size"),
@@ -364,5 +364,5 @@ def test_what_stands_for_a_lost_condition_must_be_declared():
     assert train(process, model, data, steps=1, drop_condition=0.5).model.null == model.null
     with pytest.raises(gm.GenmatchError, match="needs to know"):
         train(process, model, data[0], steps=1, drop_condition=0.5)
-    with pytest.raises(gm.GenmatchError, match=r"probability in \[0, 1\]"):
+    with pytest.raises(gm.GenmatchError, match=r"`drop_condition` must be a number in \[0, 1\], got 2; it is a probability"):
         train(process, model, data, steps=1, drop_condition=2)

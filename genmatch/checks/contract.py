@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmatch.checks.base import Finding, Tally, check
-from genmatch.checks.statistics import z_score
+from genmatch.checks.statistics import EXACT, IDENTITY, z_score
 from genmatch.checks.subject import Subject, cast, flat, take, times
 from genmatch.outputs import check_output
 from genmatch.tensors import State, leaves, tree_map
@@ -66,7 +66,7 @@ class _Calls:
 @check("shapes", "shapes and dtypes in = shapes and dtypes out; kinds = the kinds of the generator", "the call that the message names")
 def shapes(subject: Subject) -> Finding:
     """What goes in as (B, *shape) of a dtype comes out so; the figure counts what does not."""
-    tally, process = Tally(tolerance=0.0), subject.process
+    tally, process = Tally(tolerance=EXACT), subject.process
     for dtype in (torch.float32, torch.float64):
         calls = _Calls(subject, dtype)
         check_output(process.output_shape, calls.output, _N)
@@ -101,7 +101,7 @@ def _describe(state: State) -> str:
 @check("seeds", "the same `rng` gives the same draw, and nothing else is drawn from", "`rng`, which every random call must receive")
 def seeds(subject: Subject) -> Finding:
     """Draws are functions of `rng` alone."""
-    tally, calls = Tally(tolerance=0.0), _Calls(subject)
+    tally, calls = Tally(tolerance=EXACT), _Calls(subject)
     for name, draw in calls.draws().items():
         before = torch.get_rng_state()
         first, again = (draw(torch.Generator().manual_seed(1)) for _ in range(2))
@@ -117,7 +117,7 @@ def seeds(subject: Subject) -> Finding:
 @check("inputs-untouched", "no call writes to its arguments", "operations in place, such as `x += ...` or `masked_scatter_`")
 def inputs_untouched(subject: Subject) -> Finding:
     """The caller's tensors are the caller's."""
-    tally, calls = Tally(tolerance=0.0), _Calls(subject)
+    tally, calls = Tally(tolerance=EXACT), _Calls(subject)
     kept = {name: tree_map(torch.clone, getattr(calls, name)) for name in _ARGUMENTS}
     actions = {name: lambda draw=draw: draw(subject.rng("untouched")) for name, draw in calls.draws().items()}
     for name, call in {**calls.values(), **actions}.items():
@@ -139,7 +139,7 @@ def several_times(subject: Subject) -> Finding:
         for i in range(_N):
             alone = flat(_column(_rows(together, [i]).values()[name]()))
             gap = torch.where(row[i] == alone[0], 0.0, (row[i] - alone[0]).abs()).max()
-            tally.add(gap / (1e-9 * (1 + alone[0].nan_to_num(neginf=0).abs().max())), f"{name}, sample {i}")
+            tally.add(gap / (IDENTITY * (1 + alone[0].nan_to_num(neginf=0).abs().max())), f"{name}, sample {i}")
     _mixed_draws(subject, tally)
     return tally.finding()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.paths import mean_of
-from genmatch.checks.statistics import bernstein_score, rms
+from genmatch.checks.statistics import ARRIVED, bernstein_score, rms
 from genmatch.checks.subject import Subject, flat, times
 from genmatch.tensors import State
 
@@ -27,7 +27,7 @@ _LOOK = "`finish`, or `transition` to s = 1, from which it follows"
 def finish(subject: Subject) -> Finding:
     """The last step ends in the data point that the prediction names."""
     _needs_an_end(subject)
-    tally, n = Tally(tolerance=1e-8), int(max(500, subject.effort * 4000))
+    tally, n = Tally(tolerance=ARRIVED), int(max(500, subject.effort * 4000))
     x1 = subject.points(n)
     for fraction in _TIMES:
         t = times(subject.time(fraction), n)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.paths import exact, law
-from genmatch.checks.statistics import derivative, rms, z_score
+from genmatch.checks.statistics import DRAW_BY_DRAW, SUMMED, derivative, rms, z_score
 from genmatch.checks.subject import Subject, double, take, times
 from genmatch.generators import Generator
 from genmatch.marginal import log_marginal, oracle
@@ -31,6 +31,18 @@ _EXACT_TIMES = (0.05, 0.3, 0.6, 0.95)
 _TIMES = (0.1, 0.5, 0.85)
 _FEW = 20_000
 """Draws that show whether a density is smooth; more than the quick level has."""
+_DERIVED = 1e-8
+"""Gap of dp/dt = Q p that passes, relative to the largest speed: differences of order eight leave up to 4e-10 on the paths here."""
+_STILL = 1e-3
+"""Below this a speed is compared in absolute terms: nothing moves there."""
+_NO_RATE = 1e-9
+"""Stands for the largest rate where there is none."""
+_LONG, _SHORT, _INSTANT = 0.05, 0.003, 1e-4
+"""Times over which a speed is measured, over the way to the nearer end: the first two tell jumps from smooth motion, the last has no bias."""
+_JUMPY = 0.02
+"""Relative bias of a speed over the long time: several times 0.05^2, the square of the time."""
+_SAME_SPEED = 1.3
+"""Factor within which two speeds are the same: that of jumps differs by sqrt(0.05 / 0.003), which is 4."""
 _LOOK = "the sign and every factor of `generator` and `target`, and the derivatives of the schedule"
 
 
@@ -68,12 +80,12 @@ def rates(subject: Subject) -> Finding:
     """What moves the law is a generator of a process: its rates are not negative."""
     if not exact(subject):
         raise Skip("the states cannot be listed, or the path has no density")
-    tally = Tally(tolerance=1e-10)
+    tally = Tally(tolerance=SUMMED)
     for t, i in itertools.product(map(subject.time, _EXACT_TIMES), [-1, *range(subject.num_points)]):
         p, q = (_marginal_law, _marginal_rates) if i < 0 else (_conditional_law, _conditional_rates)
         matrix = _on_support(q(subject, t, i), p(subject, t, i))
         where = f"t = {t:.3g}, " + ("the marginal" if i < 0 else f"x1[{i}]")
-        scale = matrix.abs().max() + 1e-9
+        scale = matrix.abs().max() + _NO_RATE
         tally.add((matrix - matrix.diagonal().diag()).clamp(max=0) / scale, f"{where}: a negative rate")
         tally.add(matrix.sum(0) / scale, f"{where}: the sum of a column")
     return tally.finding()
@@ -114,12 +126,12 @@ def _exact(
     q: Callable[[Subject, float, int], Tensor],
 ) -> Finding:
     """dp/dt = Q p, relative to the largest |dp/dt|."""
-    tally = Tally(tolerance=1e-8)
+    tally = Tally(tolerance=_DERIVED)
     for t, i in itertools.product(map(subject.time, _EXACT_TIMES), points):
         p_t = p(subject, t, i)
         d_p = subject.speed * derivative(lambda s, i=i: p(subject, s, i), t)  # type: ignore[misc]
         flow = _on_support(q(subject, t, i), p_t) @ p_t
-        tally.add((d_p - flow) / (d_p.abs().max() + flow.abs().max() + 1e-3), f"t = {t:.3g}" + (f", x1[{i}]" if i >= 0 else ""))
+        tally.add((d_p - flow) / (d_p.abs().max() + flow.abs().max() + _STILL), f"t = {t:.3g}" + (f", x1[{i}]" if i >= 0 else ""))
     return tally.finding()
 
 
@@ -147,7 +159,7 @@ def _simulated(
 
 def _compare(tally: Tally, flows: list[tuple[Tensor, float]], action: Tensor, where: str) -> None:
     """The z-score of d/dt E f - E L f by the estimate whose error is smallest."""
-    scale = rms(action) + 1e-3
+    scale = rms(action) + _STILL
     flow, slack = min(flows, key=lambda pair: float(((pair[0] - action).var() / len(action) + (pair[1] * scale) ** 2).nan_to_num(nan=torch.inf)))
     tally.add(z_score(flow - action, scale, slack), where)
 
@@ -178,16 +190,16 @@ def _estimates(subject: Subject, x: State, t: float, x1: State, log_prob: Callab
         here, ends = (take(state, torch.arange(n)) for state in (x, x1))
         return (log_prob(here, times(t + reach, n), ends) - log_prob(here, times(t - reach, n), ends)) / (2 * reach)  # type: ignore[misc]
 
-    long, short, instant = 0.05 * room, 0.003 * room, 1e-4 * room
+    long, short, instant = (share * room for share in (_LONG, _SHORT, _INSTANT))
     estimates = []
     if smooth := _alike(*(torch.stack([speed(reach)(f) for f in functions]) for reach in (long, short))):
-        estimates.append(_Estimate(speed(instant), 1e-6))
+        estimates.append(_Estimate(speed(instant), DRAW_BY_DRAW))
     if log_prob is not None and (not smooth or _alike(score(long, few), score(short, few))):
         change = score(instant)
-        estimates.append(_Estimate(lambda f: (f(x) - f(x).mean()) * change, 1e-6))
-    return estimates or [_Estimate(speed(long), 0.02)]
+        estimates.append(_Estimate(lambda f: (f(x) - f(x).mean()) * change, DRAW_BY_DRAW))
+    return estimates or [_Estimate(speed(long), _JUMPY)]
 
 
 def _alike(long: Tensor, short: Tensor) -> bool:
-    """Whether a speed does not depend on the time over which it is measured; that of jumps differs by a factor of 4 here."""
-    return bool(rms(long) < 1.3 * rms(short) < 1.69 * rms(long))
+    """Whether a speed does not depend on the time over which it is measured; that of jumps does."""
+    return bool(rms(long) < _SAME_SPEED * rms(short) < _SAME_SPEED**2 * rms(long))

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from genmatch.checks.base import Finding, Tally, check
-from genmatch.checks.statistics import rms
+from genmatch.checks.statistics import EXACT, IDENTITY, NOTHING, rms
 from genmatch.checks.subject import Subject, cast, double, flat, times
 from genmatch.tensors import State, leaves, tree_map
 
 _TIMES = (0.1, 0.5, 0.9)
 _STATES = 16
+_GRADIENTS = 1e-8
+"""Relative gap of gradients that passes: the divergences here leave up to 3e-15."""
+_STILL = 1e-6
+"""Below this an action L f is compared in absolute terms: nothing moves there."""
+_NEAR = 1e-6
+"""How near the ends of time training comes: float32 tells times apart from 1 down to 6e-8."""
 
 
 def _states(subject: Subject, fraction: float) -> tuple[State, Tensor]:
@@ -37,7 +43,7 @@ def _mix(a: float, m1: State, m2: State) -> State:
 @check("link", "mean(natural(m)) = m", "`natural` and `mean`, which must be inverse, and `average`; a figure near 1e-7 tells of float32 inside")
 def link(subject: Subject) -> Finding:
     """The link function and its inverse agree, for one data point and for averages."""
-    tally, process = Tally(tolerance=1e-9), subject.process
+    tally, process = Tally(tolerance=IDENTITY), subject.process
     for fraction in _TIMES:
         x, t = _states(subject, fraction)
         m = subject.average(x, t)
@@ -59,14 +65,14 @@ def _gap(a: State, b: State) -> Tensor:
 )
 def affine(subject: Subject) -> Finding:
     """The generator of an average is the average of generators: without it there is no marginalization trick."""
-    tally, process = Tally(tolerance=1e-9), subject.process
+    tally, process = Tally(tolerance=IDENTITY), subject.process
     for fraction in _TIMES:
         x, t = _states(subject, fraction)
         m1, m2 = (subject.average(x, t, _tilted(subject, k)) for k in (0, 1))
         generators = [process.generator(process.natural_at(m, x, t), x, t) for m in (_mix(0.3, m1, m2), m1, m2)]
         for k, f in enumerate(subject.functions(2)):
             mixed, one, two = (generator.apply(f, x) for generator in generators)
-            scale = rms(one) + rms(two) + 1e-6
+            scale = rms(one) + rms(two) + _STILL
             tally.add((mixed - 0.3 * one - 0.7 * two) / scale, f"t = {float(t[0]):.3g}, f[{k}]")
     return tally.finding()
 
@@ -74,7 +80,7 @@ def affine(subject: Subject) -> Finding:
 @check("bregman", "grad_F E D(m, F) = grad_F D(E m, F), zero at the mean; D >= 0", "`divergence`: a Bregman divergence, weighted by x and t alone")
 def bregman(subject: Subject) -> Finding:
     """The loss against single data points has the gradient of the loss against their average, so it learns the average."""
-    tally, process = Tally(tolerance=1e-8), subject.process
+    tally, process = Tally(tolerance=_GRADIENTS), subject.process
     for fraction in _TIMES:
         x, t = _states(subject, fraction)
         where = f"t = {float(t[0]):.3g}"
@@ -84,13 +90,13 @@ def bregman(subject: Subject) -> Finding:
         F = subject.random_output(_STATES, subject.rng("outputs", fraction))
         each = torch.stack([_gradient(subject, _of_point(targets, i), F, x, t) * weights[:, i, None] for i in range(subject.num_points)]).sum(0)
         whole = _gradient(subject, m, F, x, t)
-        scale = whole.abs().max() + 1e-12
+        scale = whole.abs().max() + NOTHING
         tally.add((each - whole) / scale, f"{where}, gradient at a random output")
         tally.add(_gradient(subject, m, process.natural_at(m, x, t), x, t) / scale, f"{where}, gradient at the mean")
         best = process.divergence(m, process.natural_at(m, x, t), x, t).double()
         size = process.divergence(m, F, x, t).double()
-        tally.add(best / (size.abs().max() + 1e-12), f"{where}, divergence at the mean")
-        tally.add(size.clamp(max=0) / (size.abs().max() + 1e-12), f"{where}, a negative divergence")
+        tally.add(best / (size.abs().max() + NOTHING), f"{where}, divergence at the mean")
+        tally.add(size.clamp(max=0) / (size.abs().max() + NOTHING), f"{where}, a negative divergence")
     return tally.finding()
 
 
@@ -115,9 +121,9 @@ def _gradient(subject: Subject, target: State, output: State, x: State, t: Tenso
 )
 def finite_gradients(subject: Subject) -> Finding:
     """Nothing overflows in the precision of training, near either end, and the first step is one, however fast the process is."""
-    tally, process, n, f = Tally(tolerance=0.0), subject.process, 64, subject.functions(1)[0]
+    tally, process, n, f = Tally(tolerance=EXACT), subject.process, 64, subject.functions(1)[0]
     x1 = cast(subject.points(n), torch.float32)
-    for t in (process.t_min, subject.time(1e-6), subject.time(0.5), 1 - 1e-3, 1 - 1e-6):
+    for t in (process.t_min, subject.time(_NEAR), subject.time(0.5), 1 - 1e-3, 1 - _NEAR):
         t_n = times(t, n)
         x = subject.sample(x1, t_n, rng=subject.rng("float32", t))
         output, target = subject.random_output(n, subject.rng("output32", t), torch.float32), process.target(x, t_n, x1)

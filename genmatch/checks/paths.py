@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
-from genmatch.checks.statistics import chi_square_score, z_score
+from genmatch.checks.statistics import SUMMED, chi_square_score, z_score
 from genmatch.checks.subject import Subject, double, flat, take, times
 from genmatch.errors import GenmatchError
 from genmatch.spaces.reference import Reference
@@ -16,6 +16,19 @@ from genmatch.tensors import State, batch_size, tree_map
 
 _TIMES = (0.05, 0.3, 0.6, 0.95)
 _ENOUGH = 200
+"""Draws that two laws share, from which their balance says something."""
+_GIVEN = 1e-9
+"""Mean distance that counts as one standard error between the noise that is given and X_0: `IDENTITY`, for states of size 1."""
+_SOURCE = 1e-12
+"""Gap of probabilities at t = 0 that counts as one standard error: the same numbers by another route, rounded to 1e-16."""
+_NEAR_END = 1e-8
+"""How near t = 1 a path must have come to its data point."""
+_CLOSE = 0.01
+"""How near, in test functions of size 1: sigma is 3e-5 there even for VP, whose slope is infinite."""
+_BITWISE = 1e-20
+"""Far below any rounding: a probability that must be 0 or 1 must be so to the last bit."""
+_WRONG = 1e3
+"""What a state that is not the data point counts, where 1 passes."""
 
 
 def law(subject: Subject, t: float, i: int) -> Tensor:
@@ -46,7 +59,7 @@ def source(subject: Subject) -> Finding:
     x1 = [subject.point(i, n) for i in range(subject.num_points)]
     draws = [subject.sample(point, times(0, n), rng=subject.rng("source", 1)) for point in x1]
     given = subject.sample(x1[0], times(0, n), x0=start, rng=subject.rng("source", 2))
-    tally.add((flat(given) - flat(start)).abs().mean() * 1e9, "X_0 given x0, which must be x0")
+    tally.add((flat(given) - flat(start)).abs().mean() / _GIVEN, "X_0 given x0, which must be x0")
     for k, f in enumerate(subject.functions()):
         for i, x in enumerate(draws):
             tally.add(z_score(f(x) - f(start), 1.0), f"f[{k}] of X_0 given x1[{i}] against f[{k}] of the source")
@@ -54,7 +67,7 @@ def source(subject: Subject) -> Finding:
     if exact(subject):
         laws = [law(subject, 0, i) for i in range(subject.num_points)]
         for i, p in enumerate(laws):
-            tally.add((p - laws[0]).abs().max() * 1e12, f"p_0(x | x1[{i}]) against p_0(x | x1[0])")
+            tally.add((p - laws[0]).abs().max() / _SOURCE, f"p_0(x | x1[{i}]) against p_0(x | x1[0])")
         tally.add(chi_square_score(frequencies(subject, start), laws[0]), "the frequencies of the source's draws")
     return tally.finding()
 
@@ -65,14 +78,14 @@ def data(subject: Subject) -> Finding:
     n, tally = 2000, Tally(tolerance=1.0)
     x1 = double(subject.process.data_space.random(n, rng=subject.rng("data")))
     end = subject.sample(x1, times(1, n), rng=subject.rng("end"))
-    tally.add(((flat(end) != flat(x1)).any(1)).sum() * 1e3, "X_1, which must equal x1")
-    near = subject.sample(x1, times(1 - 1e-8, n), rng=subject.rng("near"))
+    tally.add(((flat(end) != flat(x1)).any(1)).sum() * _WRONG, "X_1, which must equal x1")
+    near = subject.sample(x1, times(1 - _NEAR_END, n), rng=subject.rng("near"))
     for k, f in enumerate(subject.functions()):
-        tally.add((f(near) - f(x1)).abs().mean() / 0.01, f"f[{k}] at t = 1 - 1e-8")
+        tally.add((f(near) - f(x1)).abs().mean() / _CLOSE, f"f[{k}] at t = 1 - 1e-8")
     if exact(subject):
         for i in range(subject.num_points):
             here = frequencies(subject, subject.point(i, 1))
-            tally.add((law(subject, 1, i) - here).abs().max() * 1e20, f"p_1(x | x1[{i}]), which must be 0 off x1")
+            tally.add((law(subject, 1, i) - here).abs().max() / _BITWISE, f"p_1(x | x1[{i}]), which must be 0 off x1")
     return tally.finding()
 
 
@@ -105,7 +118,7 @@ def path_normalised(subject: Subject) -> Finding:
         raise Skip("the path has no density")
     if not subject.is_finite:
         return _measured(subject)
-    tally = Tally(tolerance=1e-10)
+    tally = Tally(tolerance=SUMMED)
     for t, i in itertools.product((0.0, *_TIMES, 1.0), range(subject.num_points)):
         tally.add(law(subject, t, i).sum() - 1, f"t = {t:g}, x1[{i}]")
     return tally.finding()
@@ -191,7 +204,7 @@ def target_x0(subject: Subject) -> Finding:
     for t in map(subject.time, _TIMES):
         x0 = double(subject.path.source(n, rng=subject.rng("x0", t)))
         x = subject.sample(x1, times(t, n), x0=x0, rng=subject.rng("x0 path", t))
-        plain, known = (flat(mean_of(subject, subject.process.target(x, times(t, n), x1, x0=noise))) for noise in (None, x0))
+        plain, known = (flat(mean_of(subject, subject.process.target(x, times(t, n), x1, x0=given))) for given in (None, x0))
         gap = (known - plain).sum(1)
         for k, f in enumerate(subject.functions()):
             tally.add(z_score(gap * f(x), plain.abs().sum(1).mean()), f"t = {t:.3g}, f[{k}]")

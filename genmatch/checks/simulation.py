@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genmatch.checks.base import Finding, Skip, Tally, check
 from genmatch.checks.paths import exact, frequencies, law
-from genmatch.checks.statistics import chi_square_score, rms, z_score
+from genmatch.checks.statistics import ARRIVED, IDENTITY, NOTHING, chi_square_score, rms, z_score
 from genmatch.checks.subject import Subject, flat, take, times
 from genmatch.generators import Generator
 from genmatch.spaces import TestFunction
@@ -23,8 +23,11 @@ from genmatch.tensors import State
 
 _TIMES = (0.4, 0.7)
 _PRECISION = 0.005
+"""Standard error that draws are added for, relative to the action: a wrong factor of 1.1 is then 20 of them."""
 _PAIRS = ((0.0, 0.3), (0.2, 0.6), (0.5, 0.9), (0.0, 1.0), (0.6, 1.0))
 """From and to, as fractions of the way from t_min to 1."""
+_FOLLOWED = 1e-7
+"""`DRAW_BY_DRAW` for a step whose states are compared directly, with no difference in time between."""
 
 Draw = Callable[[float, torch.Generator], State]
 """States a time h later."""
@@ -78,11 +81,11 @@ def _follow(subject: Subject, tally: Tally, t: float, s: float, n: int) -> None:
     for i in range(subject.num_points):
         rows, where = index == i, f"t = {t:.3g}, s = {s:.3g}, x1[{i}]"
         for k, gap in enumerate(gaps):
-            tally.add(z_score(gap[rows], 1.0, 1e-7), f"{where}, f[{k}]")
+            tally.add(z_score(gap[rows], 1.0, _FOLLOWED), f"{where}, f[{k}]")
         if exact(subject):
             tally.add(chi_square_score(frequencies(subject, take(end, rows)), law(subject, s, i)), where)
         if s == 1:
-            tally.add(missed[rows].mean() / 1e-8, f"{where}: where the path ends in x1, so must the transition")
+            tally.add(missed[rows].mean() / ARRIVED, f"{where}: where the path ends in x1, so must the transition")
 
 
 def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Tensor], Draw]) -> Finding:
@@ -112,12 +115,12 @@ def _extrapolated(probe: _Probe, actions: Tensor, room: float) -> tuple[Tensor, 
     ways = (_MODERATE,) if "jump" in probe.subject.process.kinds else (_MODERATE, _SMALL)
     steps = {way: probe.step_within(way, room) for way in ways}
     pilots = {way: probe.slopes(way, h, range(2)) for way, h in steps.items()}
-    way = min(pilots, key=lambda way: _noise(pilots[way] - actions))
-    n, size = actions.shape[1], (actions**2).mean(1).sqrt() + 1e-12
+    way = min(pilots, key=lambda way: _variance(pilots[way] - actions))
+    n, size = actions.shape[1], (actions**2).mean(1).sqrt() + NOTHING
     speed = probe.change(steps[way], "probe").abs().mean(1) / steps[way]
     bias = way.bias + way.jump_bias * (speed / size).clamp(min=1)
-    # Draws for a standard error of half a percent, as far as time allows.
-    wanted = 2 * _noise(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + 1e-12)
+    # As far as time allows.
+    wanted = 2 * _variance(pilots[way] - actions) / (n * (_PRECISION * float(rms(actions))) ** 2 + NOTHING)
     affordable = probe.subject.effort * min(40, 600_000 // n, 12_000_000 // (n * probe.subject.space.size))
     more = int(min(max(wanted - 2, 0), affordable))
     total = 2 * pilots[way] + more * probe.slopes(way, steps[way], range(2, 2 + more))
@@ -169,7 +172,7 @@ class _Probe:
     def step_within(self, way: _Way, room: float) -> float:
         """The longest step that changes the test functions by no more than the reach."""
         h = way.longest * room
-        while float(rms(self.change(h, "probe"))) > way.reach and h > 1e-12 * room:
+        while float(rms(self.change(h, "probe"))) > way.reach and h > NOTHING * room:
             h /= 2
         return h
 
@@ -182,14 +185,14 @@ class _Probe:
         return total
 
 
-def _noise(residual: Tensor) -> float:
+def _variance(residual: Tensor) -> float:
     return float(residual.var(1).mean().nan_to_num(nan=torch.inf))
 
 
 def _regress(tally: Tally, residual: Tensor, actions: Tensor, bias: Tensor, where: str) -> None:
     """Mean and regression slope of the residual, for each function and for all together."""
     for k in range(len(actions)):
-        scale = rms(actions[k]) + 1e-12
+        scale = rms(actions[k]) + NOTHING
         tally.add(_z_beyond(residual[k] / scale, float(bias[k])), f"{where}, f[{k}], mean")
         tally.add(_z_beyond(_slope(residual[k : k + 1], actions[k : k + 1]), float(bias[k])), f"{where}, f[{k}], slope")
     tally.add(_z_beyond(_slope(residual, actions), _overall(bias)), f"{where}, all f, slope")
@@ -201,10 +204,10 @@ def _overall(bias: Tensor) -> float:
 
 def _slope(residual: Tensor, actions: Tensor) -> Tensor:
     """Values (B,) whose mean is the slope of the residual on the action: 0.1 for a factor of 1.1."""
-    return (residual * actions).mean(0) / (rms(actions) ** 2 + 1e-12)
+    return (residual * actions).mean(0) / (rms(actions) ** 2 + NOTHING)
 
 
 def _z_beyond(residual: Tensor, bias: float) -> Tensor:
     """Standard errors by which the mean of relative residuals exceeds the bias of the extrapolation."""
     beyond = (residual.mean().abs() - bias).clamp(min=0)
-    return beyond / (residual.std() / len(residual) ** 0.5 + 1e-9)
+    return beyond / (residual.std() / len(residual) ** 0.5 + IDENTITY)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from genmatch import solvers
 from genmatch.checks.report import CheckResult, Report
-from genmatch.errors import GenmatchError
+from genmatch.checks.statistics import NOTHING
+from genmatch.errors import GenmatchError, checked_seed
 from genmatch.generators import Sum
 from genmatch.marginal import oracle
 from genmatch.paths import Gaussian, Geodesic, Mixture
@@ -31,6 +32,14 @@ _START, _END = 0.1, 0.8
 """The interval of a toy, away from both ends, where rates are large."""
 _SLACK = 0.3
 """How far the measured order may stay below the declared one."""
+_NOT_ONE = 0.5
+"""Between none and one of what is counted."""
+_REFERENCE = 1e-7
+"""Tolerance of the flow that others are measured against, far below their errors."""
+_ADAPTIVE = 1e-4
+"""Error within the tolerances of an adaptive solver, which says nothing of its order."""
+_LOST = 3
+"""An error of so many times the noise of drawing can be told from it."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +212,7 @@ class Ball(Toy):
             return Sum(*self.process.generator(self.model(x, times), x, times).terms).drift.velocity  # type: ignore[union-attr]
 
         interval = torch.tensor([_START, t], dtype=torch.float64)
-        return odeint(velocity, self.states(_START, n), interval, method="dopri5", rtol=1e-7, atol=1e-7)[-1]
+        return odeint(velocity, self.states(_START, n), interval, method="dopri5", rtol=_REFERENCE, atol=_REFERENCE)[-1]
 
 
 @functools.cache
@@ -227,14 +236,14 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
         A report with `passed`, `failures` and `results`; print it for a table.
 
     Raises:
-        GenmatchError: if the solver is unknown, or fits none of the toys.
+        GenmatchError: if the solver is unknown, or fits none of the toys; or `seed` is not an integer of 64 bits.
 
     Example:
         >>> report = check_solver("midpoint")
         >>> report.passed, [result.id for result in report.results]
         (True, ['order: flow', 'calls: flow', 'seeds: flow'])
     """
-    chosen = solvers.get(solver)
+    chosen, seed = solvers.get(solver), checked_seed(seed)
     fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
     if not fitting:
         raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
@@ -250,11 +259,11 @@ def _measure(solver: Solver, toy: Toy, seed: int) -> Iterator[CheckResult]:
     drawn = _BY_EVENTS if math.isinf(solver.order) else _RANDOMLY
     yield _order(solver, toy, drawn if random else _EXACTLY, seed)
     gap = abs(first.nfe - coarse * solver.calls) if solver.calls else float(first.nfe < coarse)
-    yield _result(f"calls: {toy.name}", "network calls = steps x `calls`", gap, 0.5, f"{first.nfe} calls in {coarse} steps")
+    yield _result(f"calls: {toy.name}", "network calls = steps x `calls`", gap, _NOT_ONE, f"{first.nfe} calls in {coarse} steps")
     differs = not torch.equal(first.states[-1], again.states[-1])
     leaks = not torch.equal(before, torch.random.get_rng_state())
     message = "another draw for the same `rng`" if differs else "the global random state was used" if leaks else "repeats"
-    yield _result(f"seeds: {toy.name}", "the same `rng` gives the same states, and nothing else is drawn from", float(differs or leaks), 0.5, message)
+    yield _result(f"seeds: {toy.name}", "the same `rng` gives the same states, and nothing else is drawn from", float(differs or leaks), _NOT_ONE, message)
 
 
 def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
@@ -264,10 +273,10 @@ def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
     for place in (0.5, 1.0):
         t = _START + place * (_END - _START)
         errors = [toy.error(run.states[int(place * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
-        noise = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else 1e-12
+        drawing = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else NOTHING
         order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
         # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.
-        small = errors[1] < 3 * noise or (solver.calls == 0 and errors[1] < 1e-4)
+        small = errors[1] < _LOST * drawing or (solver.calls == 0 and errors[1] < _ADAPTIVE)
         gaps.append(0.0 if small else max(0.0, solver.order - order))
         notes.append(f"t = {t:.2g}: errors {errors[0]:.2e} and {errors[1]:.2e}, order {order:.2f}{' (within noise)' if small else ''}")
     return _result(f"order: {toy.name}", f"error of the law falls as steps^-{solver.order}, at every time of the grid", max(gaps), _SLACK, "; ".join(notes))

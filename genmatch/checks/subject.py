@@ -128,8 +128,7 @@ class Subject:
         On a path with a coupling the noise is drawn here, independently: what is tested so holds given the noise, whatever its law.
         """
         if x0 is None and not self.path.is_independent:
-            noise = self.path.source(batch_size(x1), rng=rng)
-            x0 = self.space.settle(tree_map(lambda v, like: v.to(like.dtype), noise, x1))
+            x0 = self.space.settle(tree_map(lambda v, like: v.to(like.dtype), self.path.source(batch_size(x1), rng=rng), x1))
         return self.path.sample(x1, t, x0=x0, rng=rng)
 
     def output(self, x: State, t: Tensor, x1: State) -> State:

@@ -9,6 +9,7 @@ import click
 from genmatch import registry
 from genmatch.cli.group import main
 from genmatch.cli.output import json_option, print_json, print_table, say
+from genmatch.options import seed_option
 
 _KINDS = {"process": registry.processes, "path": registry.paths, "solver": registry.solvers, "data": registry.data, "network": registry.networks}
 _SHELLS = ("bash", "zsh", "fish")
@@ -74,7 +75,7 @@ def explain(name: str, kind: str | None, data: str | None, as_json: bool) -> Non
 )
 @click.argument("process")
 @click.option("--data", default=None, help="Data set on whose spaces a family is checked; small spaces by default.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random states.")
+@seed_option("Of the random states.")
 @click.option("--level", default="full", show_default=True, help="full, or quick with a fifth of the draws.")
 @json_option
 def check(process: str, data: str | None, seed: int, level: str, as_json: bool) -> None:

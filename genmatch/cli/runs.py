@@ -10,7 +10,7 @@ import click
 from genmatch.cli.group import main
 from genmatch.cli.output import is_quiet, json_option, print_json, say
 from genmatch.errors import GenmatchError
-from genmatch.options import budget_options, read_config, training_options
+from genmatch.options import budget_options, read_config, seed_option, training_options
 from genmatch.settings import RunSettings
 
 
@@ -100,7 +100,7 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
 @click.option("--n", "-n", type=int, default=64, show_default=True, help="How many samples.")
 @click.option("--steps", type=int, default=32, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@seed_option("Makes the draw repeatable.")
 @click.option("--label", type=int, default=None, help="Draw samples of this class, of a run that was trained with --condition.")
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="How much the label counts: 1 is its law, more is further from other classes.")
 @click.option(
@@ -140,7 +140,7 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
 @click.option("--n", "-n", type=int, default=4, show_default=True, help="How many texts.")
 @click.option("--steps", type=int, default=64, show_default=True, help="Steps of the solver.")
 @click.option("--solver", default=None, help="Name of a solver; the recommended one by default.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes the draw repeatable.")
+@seed_option("Makes the draw repeatable.")
 @click.option("--stop", is_flag=True, help="End each line where TEXT ends; otherwise it goes on to the end of the window.")
 @json_option
 def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver: str | None, seed: int, stop: bool, as_json: bool) -> None:
@@ -169,7 +169,7 @@ def infill(run: Path, text: str, at: tuple[str, ...], n: int, steps: int, solver
 @click.argument("run", type=click.Path(path_type=Path), default=Path("text"))
 @click.option("--n", "-n", type=int, default=256, show_default=True, help="How many test points.")
 @click.option("--draws", type=int, default=16, show_default=True, help="States on the way to each, or random probes of a flow's divergence.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes the estimate repeatable.")
+@seed_option("Makes the estimate repeatable.")
 @json_option
 def evaluate(run: Path, n: int, draws: int, seed: int, as_json: bool) -> None:
     """Estimate how likely held-out data are under a run, RUN as for `sample`.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genmatch.compare.features import Extractor, Measure
 from genmatch.data.dataset import DataSet, euclidean
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, checked_seed
 
 _DRAWS = 100
 """Times that the samples are drawn again for a standard error: it is known to 7 % then."""
@@ -38,7 +38,7 @@ def frechet_error(a: Tensor, b: Tensor, *, draws: int = _DRAWS, seed: int = 0) -
     The spread of the distance over sets of N points drawn from `a` with replacement. Their mean is not used: drawing again
     adds noise, which shifts the distance up.
     """
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(checked_seed(seed))
     rows = [torch.randint(len(a), (len(a),), generator=rng) for _ in range(draws)]
     return float(torch.cat([_distances(a.double()[row].unsqueeze(0), b.double()) for row in rows]).std())
 

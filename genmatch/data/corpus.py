@@ -20,7 +20,7 @@ from torch import Tensor
 from genmatch.data import text_figures
 from genmatch.data.dataset import DataSet, View
 from genmatch.data.tokenisers import Tokeniser, make_tokeniser
-from genmatch.errors import GenmatchError, positive_integer
+from genmatch.errors import GenmatchError, number_in, positive_integer
 from genmatch.files import NOT_UTF8
 from genmatch.spaces import Categorical
 
@@ -48,8 +48,7 @@ def text(path: str | Path | None = None, *, tokeniser: str | Tokeniser = "charac
     """
     content, name = (packaged(), "text") if path is None else (_read(Path(path)), f"text:{path}")
     length = positive_integer(length, "length")
-    if not isinstance(held_out, int | float) or not 0 < held_out < 1:
-        raise GenmatchError(f"`held_out` must be a share between 0 and 1, got {held_out!r}.")
+    held_out = number_in("(0, 1)", held_out, "held_out", "it is a share of the text")
     if not content:
         raise GenmatchError(f"the text `{path}` is empty; expected a text with windows of {length} tokens in both splits.")
     code = make_tokeniser(tokeniser, content)

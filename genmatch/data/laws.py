@@ -39,8 +39,8 @@ class GaussianMixture:
     def sample(self, n: int, *, rng: torch.Generator | None = None) -> Tensor:
         """`n` points, (n, d), float32."""
         which = draw_categorical(self.weights.log().expand(n, -1), rng=rng)
-        noise = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=rng)
-        return (self.means[which] + self.stds[which].unsqueeze(-1) * noise).float()
+        xi = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=rng)
+        return (self.means[which] + self.stds[which].unsqueeze(-1) * xi).float()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, float64, (B,)."""

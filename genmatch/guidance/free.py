@@ -15,14 +15,13 @@ https://arxiv.org/abs/2305.08891, section 3.4.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.lazy import is_split
 from genmatch.models import Model, null_of
 from genmatch.reprs import arguments
@@ -143,8 +142,8 @@ def classifier_free(model: Model, scale: float = 2.0, null: Any = None, *, inter
     """
     if not callable(model):
         raise GenmatchError(f"`model` must be callable as model(x, t, **condition), got {type(model).__name__}.")
-    _check_fraction(rescale, "rescale")
-    return ClassifierFree(model, check_scale(scale), without(model, null), check_interval(interval), float(rescale))
+    rescale = number_in("[0, 1]", rescale, "rescale", "0 rescales nothing")
+    return ClassifierFree(model, check_scale(scale), without(model, null), check_interval(interval), rescale)
 
 
 def without(model: Model, null: Any) -> Without:
@@ -185,9 +184,7 @@ def like(value: Any, given: Any) -> Any:
 
 def check_scale(scale: Any) -> float:
     """Returns a weight of guidance, or raises `GenmatchError` unless it is a finite number of at least 0."""
-    if not (isinstance(scale, int | float) and 0 <= scale < math.inf):
-        raise GenmatchError(f"`scale` must be a finite number of at least 0 (1 is the condition, 0 no condition), got {scale!r}.")
-    return float(scale)
+    return number_in("[0, inf)", scale, "scale", "1 is the condition, 0 no condition")
 
 
 def check_interval(interval: Any) -> tuple[float, float]:
@@ -199,8 +196,3 @@ def check_interval(interval: Any) -> tuple[float, float]:
     if not 0 <= low < high <= 1:
         raise GenmatchError(f"`interval` must be two times with 0 <= low < high <= 1 (0 is noise, 1 is data), got {interval!r}.")
     return low, high
-
-
-def _check_fraction(value: Any, name: str) -> None:
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise GenmatchError(f"`{name}` must be a number in [0, 1], got {value!r}.")

@@ -18,14 +18,13 @@ https://arxiv.org/abs/2310.04432 (the fixed spread).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import GenmatchError, number_in
 from genmatch.guidance.predictor import START
 from genmatch.models import Model
 from genmatch.processes.base import MarkovProcess
@@ -144,16 +143,14 @@ def linear_observation(
         raise GenmatchError(f"`matrix` must be a floating tensor (m, {size}), one row of the flattened state for each observation, got {found}.")
     if not bool(matrix.isfinite().all()):
         raise GenmatchError("`matrix` must be finite.")
-    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
-        raise GenmatchError(f"`noise` must be a finite number of at least 0, a standard deviation, got {noise!r}.")
-    if spread is not None and (not isinstance(spread, int | float) or not 0 < spread < math.inf):
-        raise GenmatchError(f"`spread` must be a positive number, or None for the covariance that the network implies, got {spread!r}.")
+    noise = number_in("[0, inf)", noise, "noise", "it is a standard deviation, and 0 an exact observation")
+    spread = None if spread is None else number_in("(0, inf)", spread, "spread", "leave it out for the covariance that the network implies")
     rank = int(torch.linalg.matrix_rank(matrix.double()))
     if noise == 0 and rank < len(matrix):
         raise GenmatchError(
             f"`matrix` has {len(matrix)} rows and rank {rank}: without noise such observations repeat or contradict each other; leave out rows, or give `noise`."
         )
-    made = Observed(process, model, matrix, float(noise), observed, None if spread is None else float(spread))
+    made = Observed(process, model, matrix, noise, observed, spread)
     if observed is not None:
         made._observation(None, torch.zeros(1, *matrix.shape[1:]))
     return made

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import number_in
 from genmatch.models import Condition, Model, check_model, conditions_for, device_of
 from genmatch.processes.base import MarkovProcess
 from genmatch.reprs import described
@@ -110,6 +110,4 @@ def prepared(
 def checked_end(process: MarkovProcess, t_end: float | None) -> float:
     """`t_end`, or the path's own for None; raises `GenmatchError` unless it lies in (t_min, 1]."""
     end = process.path.t_end if t_end is None else t_end
-    if not isinstance(end, int | float) or not process.t_min < end <= 1:
-        raise GenmatchError(f"`t_end` must lie in ({process.t_min:g}, 1], got {end!r}; leave it out for the path's own.")
-    return float(end)
+    return number_in(f"({process.t_min}, 1]", end, "t_end", "leave it out for the path's own")

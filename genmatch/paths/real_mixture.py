@@ -83,15 +83,15 @@ class RealMixture(Path):
         return normal((n, *self.space.shape), dtype=self.space.dtype, device=rng.device if rng else None, rng=rng)
 
     def _sample(self, x1: Tensor, t: Tensor, x0: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        noise = normal(x1.shape, dtype=x1.dtype, device=x1.device, rng=rng) if x0 is None else x0
-        return torch.where(bernoulli(expand(self.schedule.kappa(t), x1), x1, rng=rng), x1, noise)
+        x0 = normal(x1.shape, dtype=x1.dtype, device=x1.device, rng=rng) if x0 is None else x0
+        return torch.where(bernoulli(expand(self.schedule.kappa(t), x1), x1, rng=rng), x1, x0)
 
     def _log_prob(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         """A density of noise off the levels, and a probability of data on them."""
         kappa, sigma = (expand(c, x.double()) for c in (self.schedule.kappa(t), self.schedule.sigma(t)))
-        noise = sigma.log() - x.double() ** 2 / 2 - 0.5 * math.log(2 * math.pi)
-        data = torch.where(self.grid.nearest(x) == self.grid.nearest(x1), kappa.log(), -torch.inf)
-        return torch.where(self.grid.holds(x), data, noise).flatten(1).sum(-1)
+        off = sigma.log() - x.double() ** 2 / 2 - 0.5 * math.log(2 * math.pi)
+        on = torch.where(self.grid.nearest(x) == self.grid.nearest(x1), kappa.log(), -torch.inf)
+        return torch.where(self.grid.holds(x), on, off).flatten(1).sum(-1)
 
 
 class RealMixtureJumps(LevelRates):

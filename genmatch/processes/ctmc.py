@@ -106,7 +106,7 @@ class CTMC(PosteriorProcess):
         """Logits of p(x1_j = v given the other tokens of x), (B, *shape, V), from an output at `x`; for masks, where x is the mask only."""
         return self.predict(output, x, t, "cavity")
 
-    def noise(self, x: Tensor) -> Tensor:
+    def is_noise(self, x: Tensor) -> Tensor:
         """Where a token can be noise, (B, *shape); elsewhere it is data, and stays."""
         return self.path.is_noise(x)
 
@@ -186,14 +186,14 @@ class CTMC(PosteriorProcess):
 
     def finish(self, output: Tensor, x: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Every token that can be noise becomes a draw from its posterior."""
-        noise = self.path.is_noise(x)
-        return x.masked_scatter(noise, draw_where(self.posterior(output, x, t), noise, uniforms(x, rng=rng)))
+        where = self.path.is_noise(x)
+        return x.masked_scatter(where, draw_where(self.posterior(output, x, t), where, uniforms(x, rng=rng)))
 
     def tilted(self, output: Tensor, x: Tensor, t: Tensor, log_weight: LogWeight) -> Tensor:
         """Ratios p_t(x with x_j = v) / p_t(x) are multiplied by those of the weights. Mixture paths only, of any source and with any rates."""
         cavity = tilted_cavity(self.cavity(output, x, t), x, t, with_score(self.path), log_weight)
         changed = convert(cavity, x, t, self.path, "cavity", self.prediction).to(output.dtype)
-        return torch.where(self.noise(x).unsqueeze(-1), changed, output)
+        return torch.where(self.is_noise(x).unsqueeze(-1), changed, output)
 
     @property
     def tilt_misfit(self) -> str | None:
@@ -216,8 +216,8 @@ class CTMC(PosteriorProcess):
 
     def _nats_of_noise(self, target: Tensor, logits: Tensor, x: Tensor) -> Tensor:
         """The divergence of each token that can be noise, zero elsewhere, (B, *shape): only there logits are read."""
-        noise = self.path.is_noise(x)
-        return scatter(noise, self.nats(target[noise], logits[noise]))
+        where = self.path.is_noise(x)
+        return scatter(where, self.nats(target[where], logits[where]))
 
     def _score_entropy(self, target: Tensor, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Of the true and the predicted log scores, each coordinate, (B, *shape)."""

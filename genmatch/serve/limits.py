@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from genmatch.errors import GenmatchError
+from genmatch.errors import number_in
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,4 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise GenmatchError(f"`{field.name}` must be positive, got {getattr(self, field.name)!r}.")
+            number_in("(0, inf]", getattr(self, field.name), field.name, f"{field.default} is the default")

@@ -28,7 +28,7 @@ class TokenChain(Protocol):
     def cavity(self, output: Any, x: Tensor, t: Tensor) -> Any:
         """Logits of p(x1_j = v given the other tokens), (B, *shape, V)."""
 
-    def noise(self, x: Tensor) -> Tensor:
+    def is_noise(self, x: Tensor) -> Tensor:
         """Where a token can be noise, (B, *shape)."""
 
     def masked(self, x: Tensor) -> Tensor:

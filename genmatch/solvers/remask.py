@@ -132,7 +132,7 @@ class Psi(Solver):
     order = 0
     calls = 1
     kinds = JUMP
-    needs = ("transition", "finish", "noise")
+    needs = ("transition", "finish", "is_noise")
     sparse = True
 
     def __init__(self, keep: float = 0.95) -> None:

@@ -26,7 +26,7 @@ from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.solvers.chains import chain_of, redraw
 from genmatch.tensors import bernoulli, expand, uniforms
 
-_NEEDS = ("posterior", "noise", "redrawing")
+_NEEDS = ("posterior", "is_noise", "redrawing")
 
 
 class ThetaTrapezoidal(Solver):
@@ -55,12 +55,12 @@ class ThetaTrapezoidal(Solver):
         sigma_t, duration = chain.redrawing.sigma(t), -torch.log1p(-chain.redrawing.jump_probability(t, s))
         rho = chain.redrawing.time_at(sigma_t * torch.exp(-self.theta * duration))
         before = chain.posterior(predict(x, t), x, t)
-        early = bernoulli(expand(-torch.expm1(-self.theta * duration), x), x, rng=rng) & chain.noise(x)
+        early = bernoulli(expand(-torch.expm1(-self.theta * duration), x), x, rng=rng) & chain.is_noise(x)
         y = redraw(x, early, before, rng)
         after = chain.posterior(predict(y, rho), y, rho)
         a1, rest = _a1(self.theta), (1 - self.theta) * duration
         # The rate is at most a1: first which tokens could be redrawn, and only there whether they are.
-        could = bernoulli(expand(-torch.expm1(-a1 * rest), y), y, rng=rng) & chain.noise(y)
+        could = bernoulli(expand(-torch.expm1(-a1 * rest), y), y, rng=rng) & chain.is_noise(y)
         drawn = draw_where(_Thinned(after, before, a1, rest), could, uniforms(y, rng=rng))
         return y.masked_scatter(could, torch.where(drawn < before.shape[-1], drawn, y[could]))
 
@@ -82,10 +82,10 @@ class AnalyticTrapezoid(Solver):
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         chain, rho = chain_of(process), (t + s) / 2
         before = chain.posterior(predict(x, t), x, t)
-        early = bernoulli(expand(chain.redrawing.jump_probability(t, rho), x), x, rng=rng) & chain.noise(x)
+        early = bernoulli(expand(chain.redrawing.jump_probability(t, rho), x), x, rng=rng) & chain.is_noise(x)
         y = redraw(x, early, before, rng)
         after = chain.posterior(predict(y, rho), y, rho)
-        late = bernoulli(expand(chain.redrawing.jump_probability(rho, s), y), y, rng=rng) & chain.noise(y)
+        late = bernoulli(expand(chain.redrawing.jump_probability(rho, s), y), y, rng=rng) & chain.is_noise(y)
         return redraw(y, late, _Extrapolated(after, before, _a1(0.5)), rng)
 
 

@@ -128,7 +128,7 @@ class ArgmaxFinal(Solver):
         if not isinstance(self.solver, Solver):
             raise GenmatchError(f"`solver` must be a Solver, got {solver!r}; pass e.g. `gm.solvers.get('exact')`.")
         self.order, self.calls, self.kinds = 0, self.solver.calls, self.solver.simulates(JUMP)
-        self.needs, self.sparse = (*self.solver.needs, "posterior", "noise"), self.solver.sparse
+        self.needs, self.sparse = (*self.solver.needs, "posterior", "is_noise"), self.solver.sparse
 
     def start(self) -> ArgmaxFinal:
         return ArgmaxFinal(self.solver.start())
@@ -137,8 +137,8 @@ class ArgmaxFinal(Solver):
         if bool((s < 1).all()):
             return self.solver.step(process, predict, x, t, s, rng=rng)
         chain = chain_of(process)
-        logits, noise = chain.posterior(predict(x, t), x, t), chain.noise(x)
-        return x.masked_scatter(noise, read(logits, noise, lambda part: part.argmax(-1)))
+        logits, where = chain.posterior(predict(x, t), x, t), chain.is_noise(x)
+        return x.masked_scatter(where, read(logits, where, lambda part: part.argmax(-1)))
 
 
 def gibbs() -> Corrected:

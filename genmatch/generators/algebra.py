@@ -1,19 +1,4 @@
-r"""Infinitesimal generators: what a Markov process does in the next instant.
-
-    (L f)(x) = lim_{h -> 0} (E[f(X_{t+h}) | X_t = x] - f(x)) / h
-
-Three terms span all Markov processes on R^d (the Levy-Khintchine triplet), and the last alone all of them on finite
-spaces:
-
-    Drift(u)                u . grad f
-    Brownian(g^2)           g^2 / 2  Laplacian f
-    Jump(lambda, J)         lambda (E_{y ~ J} f(y) - f(x)), one clock for each coordinate
-
-They add, scale by non-negative weights, and stand side by side in a `KroneckerSum`. Every value here is frozen: it belongs
-to one batch of states at one time, which the methods take as `x`.
-
-Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/abs/2410.20587, section 4.
-"""
+"""The terms of a generator of one state, and their sum."""
 
 from __future__ import annotations
 
@@ -27,16 +12,14 @@ import torch
 from torch import Tensor
 
 from genmatch.calculus import differences, gradient, second_derivatives
-from genmatch.destinations import Binned, Categorical, Chained, Destination, Levels, Mixture, PointMass
+from genmatch.destinations import Destination, Mixture
 from genmatch.errors import GenmatchError
+from genmatch.generators.rate_matrix import jump_moves, jump_rates, rate_matrix
 from genmatch.path_kl import diffusion_kl, jump_kl
 from genmatch.reprs import described
 from genmatch.rows import normal
-from genmatch.spaces import Categorical as CategoricalSpace
-from genmatch.spaces import Manifold, Space, TestFunction
-from genmatch.tensors import State, batch_size, bernoulli, expand, tree_map
-
-__all__ = ["Binned", "Brownian", "Categorical", "Chained", "Destination", "Drift", "Generator", "Jump", "KroneckerSum", "Levels", "Mixture", "PointMass", "Sum"]
+from genmatch.spaces import Categorical, Manifold, Space, TestFunction
+from genmatch.tensors import State, bernoulli, expand
 
 T = TypeVar("T", bound="Generator")
 
@@ -98,18 +81,14 @@ class Generator(ABC):
         The generator must have been evaluated at `space.enumerate()`. For tests and teaching only.
 
         Example: the two-state chain, with transition matrix exp(h Q).
-            >>> space = CategoricalSpace((1,), vocab_size=2)
+            >>> from genmatch.generators import PointMass
+            >>> space = Categorical((1,), vocab_size=2)
             >>> jump = Jump(torch.tensor([[2.0], [1.0]]), PointMass(torch.tensor([[1], [0]])))
             >>> jump.dense(space)
             tensor([[-2.,  1.],
                     [ 2., -1.]], dtype=torch.float64)
         """
-        x = space.enumerate()
-        source = torch.arange(batch_size(x))
-        matrix = torch.zeros(len(source), len(source), dtype=torch.float64)
-        for y, rate in self.moves(x, space):
-            matrix.index_put_((space.index(y), source), rate.double(), accumulate=True)
-        return matrix
+        return rate_matrix(self.moves, space)
 
     def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
         """The states that one move leads to from each state of `x`, and its rate, (B,); staying has minus the exit rate.
@@ -174,8 +153,8 @@ class Brownian(Generator):
         return (self.variance.expand_as(x) / 2 * second_derivatives(f, x)).flatten(1).sum(-1)
 
     def step(self, x: Tensor, h: Weight, *, rng: torch.Generator | None = None) -> Tensor:
-        noise = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
-        return x + (_spread(h, x) * self.variance).sqrt() * noise
+        xi = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
+        return x + (_spread(h, x) * self.variance).sqrt() * xi
 
     def scaled(self, weight: Weight) -> Brownian:
         return Brownian(_spread(weight, self.variance) * self.variance)
@@ -191,6 +170,7 @@ class Jump(Generator):
         destination: where a coordinate lands, such as `Categorical(logits)` or `PointMass(values)`.
 
     Example:
+        >>> from genmatch.generators import PointMass
         >>> x = torch.tensor([[0, 1]])
         >>> jump = Jump(torch.tensor([[0.5, 2.0]]), PointMass(torch.tensor([[1, 1]])))
         >>> jump.apply(lambda x: x.sum(-1).float(), x)
@@ -223,25 +203,15 @@ class Jump(Generator):
 
     def rates(self, x: Tensor, num_states: int) -> Tensor:
         """Rates to each state of each position, (B, *shape, num_states); the entry of the present state is minus the exit rate."""
-        values, weights = self.destination.atoms()
-        values = values.expand(*x.shape, values.shape[-1])
-        flow = (self.intensity.unsqueeze(-1) * weights).expand(values.shape)
-        rates = flow.new_zeros(*x.shape, num_states).scatter_add(-1, values, flow)
-        rates = rates.scatter(-1, x.unsqueeze(-1), 0.0)
-        return rates.scatter(-1, x.unsqueeze(-1), -rates.sum(-1, keepdim=True))
+        return jump_rates(x, self.intensity, self.destination, num_states)
 
     def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
-        if self.intensity.shape != x.shape or not isinstance(space, CategoricalSpace):
+        if self.intensity.shape != x.shape or not isinstance(space, Categorical):
             raise GenmatchError(
                 f"a rate matrix needs a jump of tokens at all {len(x)} states of {space}, got a batch of shape {tuple(self.intensity.shape)}; "
                 "evaluate the generator at `space.enumerate()`."
             )
-        rates = self.rates(x, space.num_states).flatten(1, -2)
-        for j in range(space.size):
-            for v in range(space.num_states):
-                y = x.flatten(1).clone()
-                y[:, j] = v
-                yield y.view_as(x), rates[:, j, v]
+        return jump_moves(x, self.rates(x, space.num_states))
 
 
 class Sum(Generator):
@@ -251,7 +221,7 @@ class Sum(Generator):
     """
 
     def __init__(self, *terms: Generator) -> None:
-        if any(isinstance(term, KroneckerSum) for term in terms):
+        if any("product" in term.kinds for term in terms):
             raise GenmatchError("a product's generator adds only to one over the same modalities; got another kind of term.")
         self.drift = _merge(Drift, _merge_drifts, terms)
         self.brownian = _merge(Brownian, lambda a, b: Brownian(a.variance + b.variance), terms)
@@ -289,58 +259,6 @@ class Sum(Generator):
             intensities = [g.jump.intensity if g.jump else torch.zeros_like(some.intensity) for g in (self, other)]
             total = total + jump_kl(x, intensities, [(g.jump or some).destination for g in (self, other)])
         return total
-
-
-class KroneckerSum(Generator):
-    """Generators of the modalities of a product state, side by side: each moves its own part.
-
-    Args:
-        parts: one generator for each modality, by name.
-
-    Example:
-        >>> both = KroneckerSum(a=Drift(torch.ones(1, 2)), b=Jump(torch.ones(1, 1), PointMass(torch.tensor([[1]]))))
-        >>> x = {"a": torch.zeros(1, 2), "b": torch.tensor([[0]])}
-        >>> both.apply(lambda x: x["a"].sum(-1) + x["b"].sum(-1), x)
-        tensor([3.])
-    """
-
-    def __init__(self, **parts: Generator) -> None:
-        self.parts = parts
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        return frozenset({"product"}).union(*(part.kinds for part in self.parts.values()))
-
-    def apply(self, f: TestFunction, x: State) -> Tensor:
-        def varying(name: str) -> TestFunction:
-            # A jump asks about several values for each sample, one after the other.
-            return lambda value: f({**tree_map(lambda v: v.repeat_interleave(len(value) // len(v), 0), x), name: value})
-
-        return torch.stack([part.apply(varying(name), x[name]) for name, part in self.parts.items()]).sum(0)
-
-    def moves(self, x: State, space: Space) -> Iterator[tuple[State, Tensor]]:
-        for name, part in self.parts.items():
-            for y, rate in part.moves(x[name], space.parts[name]):  # type: ignore[attr-defined]
-                yield {**x, name: y}, rate
-
-    def step(self, x: State, h: Weight, *, rng: torch.Generator | None = None) -> State:
-        return {name: part.step(x[name], h, rng=rng) for name, part in self.parts.items()}
-
-    def scaled(self, weight: Weight) -> KroneckerSum:
-        return KroneckerSum(**{name: part.scaled(weight) for name, part in self.parts.items()})
-
-    def __add__(self, other: Generator) -> Generator:
-        self._check_same(other)
-        return KroneckerSum(**{name: part + other.parts[name] for name, part in self.parts.items()})  # type: ignore[attr-defined]
-
-    def kl(self, other: Generator, x: State) -> Tensor:
-        self._check_same(other)
-        return torch.stack([part.kl(other.parts[name], x[name]) for name, part in self.parts.items()]).sum(0)  # type: ignore[attr-defined]
-
-    def _check_same(self, other: Generator) -> None:
-        if not isinstance(other, KroneckerSum) or set(other.parts) != set(self.parts):
-            found = sorted(other.parts) if isinstance(other, KroneckerSum) else type(other).__name__
-            raise GenmatchError(f"expected a generator over the modalities {sorted(self.parts)}, got {found}.")
 
 
 def _spread(weight: Weight, like: Tensor) -> Tensor | float:
