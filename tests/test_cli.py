@@ -58,6 +58,14 @@ def test_a_network_of_ones_own_is_trained_compared_and_sampled(tmp_path):
     assert "tests.plugins:Linear" in (tmp_path / "compared" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(("process", "counted"), [("mask", True), ("flow", False)])
+def test_a_perplexity_is_told_of_tokens_and_not_of_densities(tmp_path, process, counted):
+    assert run("train", "--process", process, "--data", "digits", "--out", tmp_path / "run", *SMALL).exit_code == 0
+    assert ("perplexity" in run("evaluate", tmp_path / "run", "--n", 4, "--draws", 2).output) == counted
+    told = json.loads(run("evaluate", tmp_path / "run", "--n", 4, "--draws", 2, "--json").stdout)
+    assert (told["perplexity"] is not None) == counted
+
+
 def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_path):
     assert run("train", "--process", "product", "--data", "digits+label", "--network", "transformer", "--out", tmp_path / "run", *SMALL).exit_code == 0
     for suffix in ("png", "safetensors"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +185,13 @@ def evaluate(run: Path, n: int, draws: int, seed: int, as_json: bool) -> None:
     found = evaluate_run(loaded, n=n, draws=draws, seed=seed)
     if not is_first_process():
         return
+    # Of a density the power says nothing: it changes with the unit of the data.
+    perplexity = found.perplexity if loaded.view.space.cardinality < math.inf else None
     if as_json:
-        bits = {"bits_per_coordinate": found.bits_per_coordinate, "bits_error": found.bits_error, "perplexity": found.perplexity}
+        bits = {"bits_per_coordinate": found.bits_per_coordinate, "bits_error": found.bits_error, "perplexity": perplexity}
         told = {"kind": found.kind, "process": found.process, "data": loaded.settings.data, "view": loaded.view.name, "points": len(found.nats)}
         print_json({"nats": found.mean, "nats_error": found.mean_error, **bits, "bound": found.bound, "tight": found.tight, **told})
         return
     click.echo(f"{found.mean:.4f} ± {found.mean_error:.4f} nats a test point of {loaded.settings.data}, view {loaded.view.name}")
-    click.echo(f"{found.bits_per_coordinate:.4f} ± {found.bits_error:.4f} bits a coordinate, perplexity {found.perplexity:.4f}")
+    click.echo(f"{found.bits_per_coordinate:.4f} ± {found.bits_error:.4f} bits a coordinate" + ("" if perplexity is None else f", perplexity {perplexity:.4f}"))
     click.echo(f"{found.kind} of {found.process}")
