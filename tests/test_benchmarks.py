@@ -28,8 +28,7 @@ def test_what_is_shown_has_its_date_versions_and_machine(name):
 def test_the_best_flow_solver_has_a_third_of_the_error_of_the_best_fixed_step_method_of_flow_matching():
     rows = result("quality_continuous")["best"]
     assert len(rows) == 24
-    above = [(row["law"], row["calls"], row["t"]) for row in rows if row["ratio"] > 1 / 3]
-    assert above == [("two", 8, 0.5)], "the documentation speaks of one"
+    assert [row for row in rows if row["ratio"] > 1 / 3] == []
 
 
 def test_token_solvers_are_ahead_at_every_time_and_budget():
