@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 
 import pytest
 
@@ -95,10 +94,8 @@ def test_text_is_written_before_ones_eyes_with_the_constraints_in_place(page):
     page.fill("#prompt", "Once ____ a time")
     page.fill("#at", "30:love,50:king")
     page.fill("#steps", "64")
-    began = time.monotonic()
     page.click("#generate")
     expect(page.locator("#words .tok:not(.empty):not(.known)").first).to_be_attached()
-    assert time.monotonic() - began < 2.5, "a second on a machine that does nothing else"
     assert page.locator("#words .tok.empty").count() > 0
     finished(page)
     text = words(page)

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -191,17 +190,16 @@ def test_who_leaves_stops_the_job(server):
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_loop_answers_meanwhile(runs):
-    with serving(runs=runs, limits=Limits(seconds=0.5)) as (address, _), httpx.Client(base_url=address, timeout=60) as client:
+    with serving(runs=runs, limits=Limits(seconds=1.5)) as (address, _), httpx.Client(base_url=address, timeout=60) as client:
         found = []
         thread = threading.Thread(target=lambda: found.append(client.post("/api/text", json={"length": 512, "steps": 256}).text))
         thread.start()
-        began = time.monotonic()
         assert httpx.get(f"{address}/api/jobs").status_code == 200
-        assert time.monotonic() - began < 1
+        assert not found, "the job went on while the question was answered"
         thread.join()
         last = events(found[0])[-1]
         assert last["event"] == "stopped"
-        assert "a job may take 0.5 s" in last["why"]
+        assert "a job may take 1.5 s" in last["why"]
         refused = client.post("/api/text/whole", json={"length": 512, "steps": 256})
         assert refused.status_code == 422
 
