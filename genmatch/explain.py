@@ -153,7 +153,7 @@ def _solver(name: str, _: str | None) -> Explanation:
     order = {0: "its error does not fall with the step", float("inf"): "it has no error of the step"}.get(solver.order, f"order {solver.order:g} in the step")
     facts = [
         order,
-        "as many network calls as it needs" if not solver.calls else f"{solver.calls} network call{'s' if solver.calls > 1 else ''} a step",
+        "as many network calls as it needs" if solver.calls is None else f"{solver.calls} network call{'s' if solver.calls > 1 else ''} a step",
         f"for generators of {', '.join(sorted(solver.kinds))}" if solver.kinds is not None else "for any generator",
         *([f"needs the process's {', '.join(solver.needs)}"] if solver.needs else []),
     ]

@@ -83,5 +83,9 @@ def test_what_fits_no_toy_and_what_is_unknown_is_refused():
 
     with pytest.raises(gm.GenmatchError, match="fits none of the toy processes: Nothing needs `no_such_ability`"):
         gm.check_solver(Nothing())
+    for calls in (0, -1, 1.5, "one"):
+        Nothing.calls = calls
+        with pytest.raises(gm.GenmatchError, match=r"Nothing declares .* `calls` a step; they are a positive integer, or None"):
+            gm.check_solver(Nothing())
     with pytest.raises(gm.GenmatchError, match="did you mean `heun`"):
         gm.check_solver("huen")

@@ -132,10 +132,10 @@ def test_more_budgets_and_families_join_a_finished_comparison(tmp_path):
         ({"processes": ("tests.plugins:not_a_process",)}, "expected a process"),
         ({"processes": ("flow", "flow")}, "named twice"),
         ({"data": "digit"}, "did you mean `digits`"),
-        ({"nfe": (0,)}, "positive integers"),
+        ({"nfe": (0,)}, "`nfe` must be a positive integer, got 0"),
         ({"nfe": ()}, "positive integers"),
         ({"steps": 0}, "`steps` must be a positive integer"),
-        ({"lr": float("nan")}, "`lr` must be positive"),
+        ({"lr": float("nan")}, "`lr` must be a number in (0, inf)"),
         ({"network": "mpl"}, "did you mean `mlp`"),
         ({"width": 0}, "`width` must be a positive integer"),
     ],
@@ -172,3 +172,10 @@ def test_samples_are_drawn_by_class_and_the_report_says_how_many_are_as_asked(tm
 def test_a_comparison_by_class_needs_labels(tmp_path):
     with pytest.raises(gm.GenmatchError, match="`condition` needs data with labels, and checkerboard has none"):
         compare(Plan(data="checkerboard", condition=True, **SMALL), tmp_path)
+
+
+def test_a_solver_without_a_fixed_number_of_calls_has_no_budget():
+    process = gm.Flow(gm.paths.Gaussian((1,)))
+    process.solver = "dopri5"
+    with pytest.raises(gm.GenmatchError, match=r"Dopri5, the recommended solver of Flow.*takes as many calls as it needs"):
+        runner.steps_for(process, 8)

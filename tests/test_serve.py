@@ -282,6 +282,6 @@ def test_the_command_says_what_is_wrong_in_one_line():
         taken = CliRunner().invoke(main, ["serve", "--port", address.rsplit(":", 1)[1]])
     assert taken.exit_code == 1
     assert "choose another with --port" in taken.output
-    assert "`jobs` must be positive" in CliRunner().invoke(main, ["serve", "--jobs", "0"]).output
+    assert "`jobs` must be a number in (0, inf]" in CliRunner().invoke(main, ["serve", "--jobs", "0"]).output
     assert hosts_for("192.168.1.5")[0] == "192.168.1.5"
     assert hosts_for("::") == ["*"]

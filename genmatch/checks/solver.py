@@ -247,7 +247,9 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
     fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
     if not fitting:
         raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
-    title = f"{type(chosen).__name__} (order {chosen.order}, {chosen.calls or 'adaptive'} call{'' if chosen.calls == 1 else 's'} a step)"
+    title = (
+        f"{type(chosen).__name__} (order {chosen.order}, {'adaptive' if chosen.calls is None else chosen.calls} call{'' if chosen.calls == 1 else 's'} a step)"
+    )
     return Report(title, tuple(result for toy in fitting for result in _measure(chosen, toy, seed)))
 
 
@@ -258,7 +260,7 @@ def _measure(solver: Solver, toy: Toy, seed: int) -> Iterator[CheckResult]:
     random = not torch.equal(first.states[-1], other.states[-1])
     drawn = _BY_EVENTS if math.isinf(solver.order) else _RANDOMLY
     yield _order(solver, toy, drawn if random else _EXACTLY, seed)
-    gap = abs(first.nfe - coarse * solver.calls) if solver.calls else float(first.nfe < coarse)
+    gap = float(first.nfe < coarse) if solver.calls is None else abs(first.nfe - coarse * solver.calls)
     yield _result(f"calls: {toy.name}", "network calls = steps x `calls`", gap, _NOT_ONE, f"{first.nfe} calls in {coarse} steps")
     differs = not torch.equal(first.states[-1], again.states[-1])
     leaks = not torch.equal(before, torch.random.get_rng_state())
@@ -276,7 +278,7 @@ def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
         drawing = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else NOTHING
         order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
         # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.
-        small = errors[1] < _LOST * drawing or (solver.calls == 0 and errors[1] < _ADAPTIVE)
+        small = errors[1] < _LOST * drawing or (solver.calls is None and errors[1] < _ADAPTIVE)
         gaps.append(0.0 if small else max(0.0, solver.order - order))
         notes.append(f"t = {t:.2g}: errors {errors[0]:.2e} and {errors[1]:.2e}, order {order:.2f}{' (within noise)' if small else ''}")
     return _result(f"order: {toy.name}", f"error of the law falls as steps^-{solver.order}, at every time of the grid", max(gaps), _SLACK, "; ".join(notes))

@@ -213,9 +213,14 @@ def steps_for(process: MarkovProcess, nfe: int) -> int:
     """Steps of the recommended solver that make `nfe` network calls.
 
     Raises:
-        GenmatchError: if that is not a whole number of steps.
+        GenmatchError: if that is not a whole number of steps, or no step has a fixed number of calls.
     """
     solver = solvers.resolve(process, None)
+    if solver.calls is None:
+        raise GenmatchError(
+            f"{type(solver).__name__}, the recommended solver of {process}, takes as many calls as it needs, and a comparison sets their number; "
+            "let the process's `solver` name one with a fixed number of calls a step."
+        )
     if nfe % solver.calls:
         raise GenmatchError(f"{type(solver).__name__} makes {solver.calls} calls a step, so `nfe` must be a multiple of that, got {nfe}.")
     return nfe // solver.calls

@@ -16,7 +16,7 @@ Source: "Generator Matching" (Holderrieth et al., ICLR 2025), https://arxiv.org/
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -27,7 +27,7 @@ from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.paths.base import Path
 from genmatch.paths.couplings import Coupling
-from genmatch.paths.visits import Visit
+from genmatch.processes.path_likelihood import PathLikelihood
 from genmatch.spaces import Space
 from genmatch.tensors import State
 
@@ -38,60 +38,20 @@ LogWeight = Callable[[State, Tensor], Tensor]
 """States, (N, ...), and the rows of the batch that they come from, (N,), to log weights, (N,)."""
 
 
-class MarkovProcess(ABC):
+class MarkovProcess(PathLikelihood):
     """A Markov process with a conditional path, ready to be learned and simulated.
 
     A new process defines `target` and `generator`, names the kinds of terms of its generator in `kinds`, and overrides
     the rest only where the statistic is not a vector.
+
+    In this order: what is learned, from `target` to `divergence`; facts that training, sampling and the command line ask for, from
+    `sparse` to `is_flow`; what its likelihood is, `bounded` and `kl_rate`, the bound itself being that of `PathLikelihood`; and optional draws
+    with a network's output frozen, from `transition` on, which `supports` knows.
     """
 
     path: Path
     kinds: frozenset[str]
     """What the generator is made of: a subset of "drift", "geodesic drift", "brownian" and "jump". Solvers ask for it."""
-
-    sparse: bool = False
-    """Whether all methods but `generator` read a network's output only as `output[mask]` and `output.shape`."""
-
-    solver: str | None = None
-    """Name of the recommended solver; the first in the list that fits, if None."""
-
-    network: Mapping[str, object] = MappingProxyType({})
-    """What a reference network must be besides fitting the space, as keyword arguments of its constructor, such as `causal=True`."""
-
-    objective: str = "divergence"
-    """Name of the recommended objective of training: all of them have the exact network as their minimiser."""
-
-    recipe: Mapping[str, str] = MappingProxyType({})
-    """What `genmatch explain` says of this process in place of docstrings: by "path", "target", "generator" or "divergence"."""
-
-    t_min: float = 0.0
-    """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
-
-    stationary: bool = False
-    """Whether this is a corrector: a process that leaves every p_t as it is, and only serves as a term of a superposition."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path})"
-
-    @property
-    def space(self) -> Space:
-        """Where the states live."""
-        return self.path.space
-
-    @property
-    def data_space(self) -> Space:
-        """Where the data points live that this process can lead to; that of its path by default."""
-        return self.path.data_space
-
-    @property
-    def output_shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
-        """Shape of what a network returns for one state; the shape of the state by default."""
-        return self.path.space.shape  # type: ignore[attr-defined]
-
-    @property
-    def caveats(self) -> Mapping[str, str]:
-        """Checks that this process is known to fail, with the reason."""
-        return self.path.caveats
 
     @abstractmethod
     def target(self, x: State, t: Tensor, x1: State, *, x0: State | None = None) -> State:
@@ -144,6 +104,50 @@ class MarkovProcess(ABC):
         """
         return ((target - output) ** 2).flatten(1).sum(-1)
 
+    sparse: bool = False
+    """Whether all methods but `generator` read a network's output only as `output[mask]` and `output.shape`."""
+
+    solver: str | None = None
+    """Name of the recommended solver; the first in the list that fits, if None."""
+
+    network: Mapping[str, object] = MappingProxyType({})
+    """What a reference network must be besides fitting the space, as keyword arguments of its constructor, such as `causal=True`."""
+
+    objective: str = "divergence"
+    """Name of the recommended objective of training: all of them have the exact network as their minimiser."""
+
+    recipe: Mapping[str, str] = MappingProxyType({})
+    """What `genmatch explain` says of this process in place of docstrings: by "path", "target", "generator" or "divergence"."""
+
+    t_min: float = 0.0
+    """The earliest time at which a generator can be computed from a network's output; simulation starts there."""
+
+    stationary: bool = False
+    """Whether this is a corrector: a process that leaves every p_t as it is, and only serves as a term of a superposition."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path})"
+
+    @property
+    def space(self) -> Space:
+        """Where the states live."""
+        return self.path.space
+
+    @property
+    def data_space(self) -> Space:
+        """Where the data points live that this process can lead to; that of its path by default."""
+        return self.path.data_space
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+        """Shape of what a network returns for one state; the shape of the state by default."""
+        return self.path.space.shape  # type: ignore[attr-defined]
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        """Checks that this process is known to fail, with the reason."""
+        return self.path.caveats
+
     @property
     def has_noise(self) -> bool:
         """Whether two networks' path measures can be compared: no part drifts without Brownian noise."""
@@ -164,78 +168,10 @@ class MarkovProcess(ABC):
             return self
         raise GenmatchError(f"{self} drifts without noise, and no process with noise is known that follows its path with the same network.")
 
-    @property
-    def bound(self) -> str:
-        """Whose likelihood `kl_rate` bounds: the family with its rates or its noise."""
-        return repr(self)
-
-    @property
-    def bound_is_tight(self) -> bool:
-        """Whether the bound is the entropy of the data for the exact network: the process is known to be a time reversal."""
-        return False
-
     def kl_rate(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
-        """Rate at which the path that leads to `x1` departs from the network's, in nats per unit time, (B,).
-
-        Its integral over time, averaged over states of the path, bounds -log p(x1): by default the divergence `kl` of the
-        conditional generator from that of the output.
-
-        Args:
-            output: the network's output at `x` and `t`.
-            x: states, drawn from the path at `t`.
-            t: times in [t_min, 1), (B,).
-            x1: the data points that the states lead to.
-        """
+        """The divergence `kl` of the conditional generator, which leads to `x1`, from that of the network's output, (B,)."""
         conditional = self.generator(self.natural_at(self.target(x, t, x1), x, t), x, t)
         return conditional.kl(self.generator(output, x, t), x)
-
-    def path_nats(self, predict: Predict, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Tensor:
-        """One draw for each data point of the integral of `kl_rate` from `start` to `end` along the path, nats, (B,).
-
-        Args:
-            predict: the network: states and times to outputs.
-            x1: data points.
-            u: numbers in (0, 1), float64, (B,); if they are uniform the draws have no bias.
-            start: the earliest time.
-            end: the latest time.
-            rng: source of randomness.
-        """
-        visit = self.visit(x1, u, start, end, rng=rng)
-        return self.visit_nats(predict(visit.x, visit.t), visit, x1)
-
-    def visit(self, x1: State, u: Tensor, start: float, end: float, *, rng: torch.Generator | None = None) -> Visit:
-        """The states at which `path_nats` asks the network; those of the path by default. The arguments are the same."""
-        return self.path.visit(x1, u, start, end, rng=rng)
-
-    def visit_nats(self, output: State, visit: Visit, x1: State) -> Tensor:
-        """What the network's output at the states of a visit adds to the integral, nats, (B,)."""
-        return visit.weight * self.kl_rate(output, visit.x, visit.t, x1)
-
-    def check_sight(self, predict: Predict, x1: State) -> None:  # noqa: B027 (there is nothing to see for most)
-        """Refuses a network that sees, at the states of `visit`, what it is asked for; there is nothing to see for most processes.
-
-        Args:
-            predict: the network, for one data point.
-            x1: one data point, (1, *shape).
-        """
-
-    def streams(self, x1: State, u: Tensor, *, rng: torch.Generator | None = None) -> Visit:
-        """What a network of two streams is shown in training, so that one call says all of the bound that it can; `visit` by default.
-
-        Args:
-            x1: data points.
-            u: numbers in (0, 1), float64, (B,).
-            rng: source of randomness.
-        """
-        return self.visit(x1, u, self.t_min, self.path.t_end, rng=rng)
-
-    def streams_nats(self, output: State, visit: Visit, x1: State) -> Tensor:
-        """What the output at a `visit` of `streams` adds to the bound, nats, (B,)."""
-        return self.visit_nats(output, visit, x1)
-
-    def finish_nats(self, output: State, x: State, t: Tensor, x1: State) -> Tensor:
-        """-log probability of `x1` for a last step from states `x` at late times `t`, in nats, (B,), or its mean over such states."""
-        return self.path.data_nats(x1, t)
 
     def transition(self, output: State, x: State, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> State:
         """Draws X_s given X_t = x exactly, if the network's output did not change on [t, s]. Optional.

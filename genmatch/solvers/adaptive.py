@@ -64,7 +64,7 @@ class Adaptive(Solver):
     """
 
     order = 5
-    calls = 0
+    calls = None
     kinds = DRIFT
     rowwise = True
 

@@ -26,15 +26,15 @@ class Solver(ABC):
     """One way to simulate a process.
 
     Class attributes are declarations: `order` is the global order of convergence in the step (0 if the error does not fall
-    with the step, infinite if there is none), `calls` the number of network calls a step (0 if adaptive), `kinds` the kinds of
-    generator terms that it can simulate (None for any, those of other packages too), `needs` the optional methods of the process
-    that it uses. A solver that `finishes` takes the last step into t = 1 itself. One that is `sparse` reads outputs only as
+    with the step, infinite if there is none), `calls` the number of network calls a step (None if it takes as many as it needs), `kinds`
+    the kinds of generator terms that it can simulate (None for any, those of other packages too), `needs` the optional methods of the
+    process that it uses, by name: those here and any that a process of another package has. A solver that `finishes` takes the last step into t = 1 itself. One that is `sparse` reads outputs only as
     `output[mask]`, itself or by `transition`, `finish` and `posterior`.
     One that is `rowwise` asks as `predict(x, t, rows)`, with states and times of all and a mask, for the outputs of those rows alone.
     """
 
     order: float
-    calls: int
+    calls: int | None
     kinds: frozenset[str] | None = None
     needs: tuple[str, ...] = ()
     finishes: bool = False
@@ -73,6 +73,8 @@ class Solver(ABC):
         name = type(self).__name__
         if undeclared := [fact for fact in ("order", "calls") if not hasattr(self, fact)]:
             return f"{name} lacks {_words(f'`{fact}`' for fact in undeclared)}; declare class attributes, such as `order = 1` and `calls = 1`"
+        if self.calls is not None and (not isinstance(self.calls, int) or self.calls < 1):
+            return f"{name} declares {self.calls!r} `calls` a step; they are a positive integer, or None if it takes as many as it needs"
         if process.stationary:
             return f"{type(process).__name__} is a corrector, which generates nothing by itself; make it a term of a Superposition"
         if self.kinds is not None and (extra := sorted(process.kinds - self.kinds)):

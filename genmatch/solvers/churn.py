@@ -38,7 +38,7 @@ class Churn(Solver):
     """
 
     order: float = Heun.order
-    calls = Heun.calls
+    calls: int | None = Heun.calls
     kinds = Heun.kinds
     needs: tuple[str, ...] = ("renoise",)
 

@@ -67,7 +67,7 @@ class Dopri5(Solver):
     """
 
     order = 5
-    calls = 0
+    calls = None
     kinds = DRIFT
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-6) -> None:

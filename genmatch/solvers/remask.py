@@ -86,7 +86,7 @@ class ReMDMLoop(Solver):
     """
 
     order = 0
-    calls = 0
+    calls = None
     kinds = JUMP
     needs = ("transition", "posterior", "masked", "redrawing", "hidden")
     sparse = True

@@ -51,7 +51,7 @@ class FirstHitting(Solver):
     """
 
     order = math.inf
-    calls = 0
+    calls = None
     kinds = JUMP
     needs: tuple[str, ...] = _NEEDS
     sparse = True
@@ -143,7 +143,7 @@ class TopK(Reveal):
         super().__init__(score)
         self.needs = _IN_ORDER if score == "left-to-right" else _NEEDS
         self.k = None if k is None else positive_integer(k, "k")
-        self.calls = 1 if k is None else 0
+        self.calls = 1 if k is None else None
 
     def allowed(self, scores: Tensor) -> Tensor:
         return torch.full_like(scores[:, 0], scores.shape[1] if self.k is None else self.k, dtype=torch.int64)
@@ -161,7 +161,7 @@ class Threshold(Reveal):
         GenmatchError: if `threshold` lies elsewhere.
     """
 
-    calls = 0
+    calls = None
 
     def __init__(self, threshold: float = 0.9) -> None:
         super().__init__("confidence")
@@ -184,7 +184,7 @@ class EntropyBounded(Reveal):
         GenmatchError: if `gamma` is negative.
     """
 
-    calls = 0
+    calls = None
 
     def __init__(self, gamma: float = 0.1) -> None:
         super().__init__("entropy")

@@ -35,7 +35,7 @@ class Thinning(Solver):
     """
 
     order = math.inf
-    calls = 0
+    calls = None
     kinds = JUMP
     needs = ("intensity_bound",)
 

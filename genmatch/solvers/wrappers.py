@@ -95,7 +95,7 @@ class Corrected(Solver):
     """
 
     def __init__(self, solver: Solver, corrector: Corrector) -> None:
-        if not isinstance(solver, Solver) or not isinstance(corrector, Corrector) or solver.calls == 0:
+        if not isinstance(solver, Solver) or not isinstance(corrector, Corrector) or solver.calls is None:
             raise GenmatchError(f"expected a Solver of a fixed number of calls and a Corrector, got {solver!r} and {corrector!r}.")
         self.solver, self.corrector = solver, corrector
         self.order, self.calls = solver.order, solver.calls + corrector.calls
