@@ -26,17 +26,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from genmatch.errors import number_in, positive_integer, unknown
-from genmatch.logits import draw_where, read
+from genmatch.logits import draw_where
 from genmatch.processes.base import MarkovProcess
 from genmatch.solvers.base import JUMP, Predict, Solver
 from genmatch.solvers.chains import chain_of
+from genmatch.solvers.positions import SCORES, count, earlier, ranks
 from genmatch.tensors import expand, uniforms
 
 _IN_ORDER: tuple[str, ...] = ("posterior", "masked", "redrawing", "turns")
@@ -62,9 +62,9 @@ class FirstHitting(Solver):
         u, uniform = uniforms(x, rng=rng), uniforms(x, rng=rng)
         hit = chain.redrawing.time_at(expand(chain.redrawing.sigma(t), u) * (1 - u))
         masked = chain.masked(x)
-        due = _count(masked & (u < expand(chain.redrawing.jump_probability(t, s), u)))
+        due = count(masked & (u < expand(chain.redrawing.jump_probability(t, s), u)))
         moments = hit.masked_fill(~masked, torch.inf).flatten(1).sort(-1).values
-        place = _ranks(-hit.masked_fill(~masked, torch.inf), turns=chain.turns(x).masked_fill(~masked, x[0].numel()))
+        place = ranks(-hit.masked_fill(~masked, torch.inf), turns=chain.turns(x).masked_fill(~masked, x[0].numel()))
         for i in range(int(due.max())):
             now = masked & (place == i) & expand(due > i, x)
             time = torch.where(due > i, moments[:, i], t)
@@ -105,26 +105,26 @@ class Reveal(Solver):
             turns: when each position has its turn, (*shape); one and the same by default.
         """
         turns = torch.zeros_like(where[0], dtype=torch.int64) if turns is None else turns
-        before = _earlier(where, turns)
+        before = earlier(where, turns)
         # What lies beyond all that is due is not looked at.
         scores = SCORES[self.score](logits, where & (before < expand(due, where)))
         first = scores.masked_fill(before > 0, -torch.inf)
-        count = torch.minimum(due, self.allowed(first.flatten(1).sort(-1, descending=True).values))
-        return where & (_ranks(scores, ties, turns.masked_fill(~where, where[0].numel())) < expand(count, where))
+        most = torch.minimum(due, self.allowed(first.flatten(1).sort(-1, descending=True).values))
+        return where & (ranks(scores, ties, turns.masked_fill(~where, where[0].numel())) < expand(most, where))
 
     def step(self, process: MarkovProcess, predict: Predict, x: Tensor, t: Tensor, s: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         chain, ties, uniform, time = chain_of(process), uniforms(x, rng=rng), uniforms(x, rng=rng), t
-        masks = _count(chain.masked(x))
+        masks = count(chain.masked(x))
         due = (masks * chain.redrawing.jump_probability(t, s) - 1e-9).ceil().long()
         while True:
             logits = chain.posterior(predict(x, time), x, time)
             now = self.choose(logits, chain.masked(x) & expand(due > 0, x), due, ties, chain.turns(x))
             x = x.masked_scatter(now, draw_where(logits, now, uniform))
-            due = due - _count(now)
+            due = due - count(now)
             if not bool((due > 0).any()):
                 return x
             # The time at which a path has as many masks as are left.
-            left = _count(chain.masked(x)) / masks.clamp(min=1)
+            left = count(chain.masked(x)) / masks.clamp(min=1)
             time = torch.where(left > 0, chain.redrawing.time_at(chain.redrawing.sigma(t) * left), t)
 
 
@@ -219,66 +219,3 @@ def random_order() -> TopK:
 def left_to_right() -> TopK:
     """For masks: reveals what is due, from left to right; one call a step."""
     return TopK("left-to-right")
-
-
-def _confidence(log_probs: Tensor) -> Tensor:
-    return log_probs.max(-1).values.exp()
-
-
-def _margin(log_probs: Tensor) -> Tensor:
-    best = log_probs.topk(min(2, log_probs.shape[-1]), -1).values.exp()
-    return best[:, 0] if best.shape[-1] == 1 else best[:, 0] - best[:, 1]
-
-
-def _certainty(log_probs: Tensor) -> Tensor:
-    return torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
-
-
-def _of_logits(function: Callable[[Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-    """A score of the log posterior, (N, V), as a score of positions, read a few at a time."""
-
-    def score(logits: Any, where: Tensor) -> Tensor:
-        scores = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
-        return scores.masked_scatter(where, read(logits, where, lambda part: function(part.log_softmax(-1, dtype=torch.float64))))
-
-    return score
-
-
-def _of_places(logits: Any, where: Tensor) -> Tensor:
-    places = torch.arange(where[0].numel(), dtype=torch.float64, device=where.device).view(where.shape[1:])
-    return torch.where(where, -places, -torch.inf)
-
-
-def _of_nothing(logits: Any, where: Tensor) -> Tensor:
-    return torch.where(where, 0.0, -torch.inf).double()
-
-
-SCORES: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "confidence": _of_logits(_confidence),
-    "margin": _of_logits(_margin),
-    "entropy": _of_logits(_certainty),
-    "random": _of_nothing,
-    "left-to-right": _of_places,
-}
-"""What positions are ranked by: a function of the state alone, (B, *shape), -inf where nothing is asked for."""
-
-
-def _count(where: Tensor) -> Tensor:
-    return where.flatten(1).sum(-1)
-
-
-def _earlier(where: Tensor, turns: Tensor) -> Tensor:
-    """How many coordinates at `where` have an earlier turn than each coordinate, (B, *shape)."""
-    flat, index = where.flatten(1).long(), turns.flatten()
-    counts = flat.new_zeros(len(flat), int(index.max()) + 1).index_add_(1, index, flat)
-    return (counts.cumsum(-1) - counts)[:, index].view_as(where)
-
-
-def _ranks(scores: Tensor, ties: Tensor | None = None, turns: Tensor | None = None) -> Tensor:
-    """The place of each coordinate in its sample, from 0, (B, *shape): by rising `turns`, falling `scores`, rising `ties`."""
-    flat = scores.flatten(1)
-    order = torch.arange(flat.shape[1], device=flat.device).expand_as(flat) if ties is None else ties.flatten(1).argsort(-1)
-    order = order.gather(-1, flat.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
-    if turns is not None:
-        order = order.gather(-1, turns.expand_as(scores).flatten(1).gather(-1, order).argsort(dim=-1, stable=True))
-    return order.argsort(-1).view_as(scores)
