@@ -62,7 +62,7 @@ def count(where: Tensor) -> Tensor:
 
 
 def earlier(where: Tensor, turns: Tensor) -> Tensor:
-    """How many coordinates at `where` have an earlier turn than each coordinate, (B, *shape)."""
+    """How many coordinates at `where` have an earlier turn than each coordinate has by `turns`, (*shape): (B, *shape)."""
     flat, index = where.flatten(1).long(), turns.flatten()
     counts = flat.new_zeros(len(flat), int(index.max()) + 1).index_add_(1, index, flat)
     return (counts.cumsum(-1) - counts)[:, index].view_as(where)
