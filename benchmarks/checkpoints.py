@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import genmatch as gm
-from genmatch.saving import Saver
+from genmatch.training.saving import Saver
 
 STEPS, EVERY = 300, 50
 

@@ -21,8 +21,8 @@ from torch import Tensor
 import genmatch as gm
 from genmatch.models import Predictor
 from genmatch.nn import Transformer
-from genmatch.objectives import low_discrepancy_times
 from genmatch.training import loss_on
+from genmatch.training.objectives import low_discrepancy_times
 
 VOCAB = 50_257
 TARGET = {"time": 0.8, "peak": 0.75}

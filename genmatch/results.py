@@ -13,7 +13,6 @@ from torch import Tensor
 from genmatch import data as data_sets
 from genmatch.animation import draw_frames, draw_png, one_clock, require_plotting, to_gif
 from genmatch.data import DataSet
-from genmatch.engine import default_device, engine
 from genmatch.errors import GenmatchError, positive_integer
 from genmatch.files import write_atomically, write_tensors
 from genmatch.guidance import classifier_free
@@ -23,6 +22,7 @@ from genmatch.runs import Run
 from genmatch.sampling import stream
 from genmatch.shares import shared
 from genmatch.tensors import State, batch_size, leaves, named_leaves, tree_map
+from genmatch.training.engine import default_device, engine
 
 _PATIENCE = 1800.0
 """Seconds that a process waits for another one's chunk of samples."""

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from genmatch import data as data_sets
 from genmatch import processes
 from genmatch.data import DataSet, View
-from genmatch.engine import default_device, is_first_process
 from genmatch.errors import GenmatchError
 from genmatch.fetching import some
 from genmatch.files import read_json, write_bytes, write_json, write_tensors, writing_to
@@ -31,6 +30,7 @@ from genmatch.settings import FREE, Plan, RunSettings
 from genmatch.solvers import Solver
 from genmatch.spaces import Categorical, Euclidean, Grid, ProductSpace, Space, Sphere
 from genmatch.training import train
+from genmatch.training.engine import default_device, is_first_process
 
 _PACKAGED = Path(data_sets.__file__).parent / "checkpoints"
 _DROPPED = 0.1

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 
 from genmatch import draws
-from genmatch.engine import Engine
 from genmatch.rows import GROUP
 from genmatch.tensors import State, batch_size, tree_map
+from genmatch.training.engine import Engine
 
 CHUNK = GROUP
 """Rows of a chunk: those that share a generator, so that none is drawn for twice. Another number is another draw."""
@@ -32,7 +32,7 @@ def shared(n: int, work: Callable[[slice, int], State], *, seed: int, purpose: s
         together: the processes.
 
     Example:
-        >>> from genmatch.engine import OneProcess
+        >>> from genmatch.training.engine import OneProcess
         >>> shared(3, lambda rows, seed: torch.arange(rows.start, rows.stop), seed=0, purpose="rows", together=OneProcess())
         tensor([0, 1, 2])
     """

@@ -24,7 +24,7 @@ import torch
 
 import genmatch as gm
 from genmatch import checkpoints
-from genmatch.checkpoints import FILES, folders, newest
+from genmatch.training.checkpoints import FILES, folders, newest
 from tests.toys import TinyTokens, TinyVector, chain
 
 STEPS = 40

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 import genmatch as gm
-from genmatch.distributed_tensors import held
+from genmatch.training.distributed_tensors import held
 
 SETTINGS = {"batch_size": 8, "lr": 1e-2, "warmup": 2, "seed": 0, "lr_schedule": "constant", "validate_every": 5}
 

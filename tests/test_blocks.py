@@ -9,12 +9,12 @@ import torch
 import genmatch as gm
 from genmatch.compare.runner import fitting_families
 from genmatch.models import Predictor
-from genmatch.objectives import streams
 from genmatch.paths.blocks import Blocks
 from genmatch.paths.sequential import Sequential
 from genmatch.processes import Autoregressive, BlockDiffusion, families
 from genmatch.runs import build_network
 from genmatch.settings import RunSettings
+from genmatch.training.objectives import streams
 from tests.test_likelihood import entropy, exact_bound, nodes
 from tests.toys import TOKEN_SCHEDULES, L, V, full, seeded, token_data, token_law
 

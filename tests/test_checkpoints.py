@@ -14,7 +14,7 @@ from safetensors.torch import save as as_safetensors
 
 import genmatch as gm
 from genmatch import checkpoints
-from genmatch.checkpoints import FILES, folders, newest, read
+from genmatch.training.checkpoints import FILES, folders, newest, read
 from tests.toys import TinyVector
 
 DATA = torch.linspace(-1, 1, 7).unsqueeze(-1)

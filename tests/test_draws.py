@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import genmatch as gm
 from genmatch import draws
-from genmatch.batches import batches
 from genmatch.models import Predictor
-from genmatch.objectives import OBJECTIVES
+from genmatch.training.batches import batches
+from genmatch.training.objectives import OBJECTIVES
 from tests.toys import TinyTokens, TinyVector, chain, seeded, token_data
 
 SPACE = gm.spaces.Euclidean((1,))

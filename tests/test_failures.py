@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.checkpoints import folders, newest
-from genmatch.interrupts import Interrupts
+from genmatch.training.checkpoints import folders, newest
+from genmatch.training.interrupts import Interrupts
 from tests.toys import TinyVector
 
 DATA = torch.linspace(-1, 1, 9).unsqueeze(-1)

@@ -7,8 +7,8 @@ import genmatch as gm
 from genmatch.lazy import Reader
 from genmatch.models import Predictor
 from genmatch.nn import Transformer
-from genmatch.objectives import OBJECTIVES
 from genmatch.training import loss_on
+from genmatch.training.objectives import OBJECTIVES
 from tests.toys import chain, grid, seeded
 
 L, V = 3, 4

@@ -5,9 +5,9 @@ import torch
 
 import genmatch as gm
 from genmatch.models import Predictor
-from genmatch.objectives import OBJECTIVES, divergence, elbo
 from genmatch.settings import OBJECTIVES as NAMES
 from genmatch.training import loss_on
+from genmatch.training.objectives import OBJECTIVES, divergence, elbo
 from tests.toys import SOURCES, L, TinyTokens, TinyVector, V, full, line, seeded, token_data, token_law
 
 F64 = torch.float64

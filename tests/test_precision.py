@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import genmatch as gm
-from genmatch.checkpoints import newest
-from genmatch.recompute import blocks, recomputing
+from genmatch.training.checkpoints import newest
+from genmatch.training.recompute import blocks, recomputing
 from tests.toys import TinyVector
 
 DATA = torch.linspace(-1, 1, 9).unsqueeze(-1)

@@ -13,11 +13,11 @@ from PIL import Image
 
 import genmatch as gm
 from genmatch import draws
-from genmatch.batches import batches
-from genmatch.checkpoints import newest
 from genmatch.cli import main
 from genmatch.data import mapped, preparing
 from genmatch.draws import permuted
+from genmatch.training.batches import batches
+from genmatch.training.checkpoints import newest
 
 TEXT = "".join(f"line {i}: né wörd\n" for i in range(400))
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_prepared_is_said(text, images):
 
 MEMORY = """
 import resource, sys, torch, genmatch as gm
-from genmatch.batches import batches
+from genmatch.training.batches import batches
 from genmatch.data import mapped, preparing
 from pathlib import Path
 

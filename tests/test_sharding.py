@@ -14,9 +14,9 @@ from safetensors.torch import load as from_safetensors
 
 import genmatch as gm
 from genmatch import checkpoints, pieces
-from genmatch.checkpoints import folders, newest, read
-from genmatch.distributed_tensors import held
-from genmatch.sharding import Sharded
+from genmatch.training.checkpoints import folders, newest, read
+from genmatch.training.distributed_tensors import held
+from genmatch.training.sharding import Sharded
 from tests import sharded_runs
 from tests.test_checkpoints import refusal, write_manifest
 from tests.toys import TinyVector

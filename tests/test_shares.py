@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from genmatch import shares
-from genmatch.engine import Engine, OneProcess
 from genmatch.shares import CHUNK, shared
+from genmatch.training.engine import Engine, OneProcess
 
 
 def draw(rows, seed):

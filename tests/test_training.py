@@ -6,10 +6,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import genmatch as gm
-from genmatch.batches import drop
 from genmatch.generators import Drift
-from genmatch.objectives import low_discrepancy_times
 from genmatch.training import loss_on, train, validation_loss
+from genmatch.training.batches import drop
+from genmatch.training.objectives import low_discrepancy_times
 from tests.toys import TinyTokens, TinyVector, chain, full, seeded
 
 DATA = torch.tensor([[-1.0], [1.0], [1.0], [0.5]])
@@ -76,7 +76,7 @@ def test_a_seed_repeats_a_run_and_leaves_the_global_state_alone(form):
 
 
 def test_batches_show_every_point_once_an_epoch():
-    from genmatch.batches import batches
+    from genmatch.training.batches import batches
 
     stream = batches(torch.arange(6.0).unsqueeze(-1), gm.spaces.Euclidean((1,)), 4, seed=0)
     seen = torch.cat([next(stream).x1.flatten() for _ in range(3)])

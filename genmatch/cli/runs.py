@@ -37,8 +37,8 @@ def train(file: Path | None, process: str, out: Path, every: int, keep: int, con
     A run that is stopped or killed goes on from its last checkpoint when the same command is given again. On several processes:
     `torchrun --nproc-per-node=N -m genmatch train FILE`.
     """
-    from genmatch.engine import is_first_process
     from genmatch.runs import train_run
+    from genmatch.training.engine import is_first_process
 
     first = is_first_process()
     run = train_run(RunSettings(process=process, **settings), out, progress=first and not is_quiet(), label=process, every=every, keep=keep)
@@ -117,9 +117,9 @@ def sample(run: Path, n: int, steps: int, solver: str | None, seed: int, label: 
     In a terminal that can, the first samples are shown as well.
     """
     from genmatch.cli.terminal import show
-    from genmatch.engine import is_first_process
     from genmatch.results import default_file, sample_run
     from genmatch.runs import load_run
+    from genmatch.training.engine import is_first_process
 
     loaded = load_run(run)
     place = out or default_file(loaded)
@@ -177,9 +177,9 @@ def evaluate(run: Path, n: int, draws: int, seed: int, as_json: bool) -> None:
 
     A bound of -log p for a process with noise, with what it is a bound of; -log p for a flow.
     """
-    from genmatch.engine import is_first_process
     from genmatch.results import evaluate_run
     from genmatch.runs import load_run
+    from genmatch.training.engine import is_first_process
 
     loaded = load_run(run)
     found = evaluate_run(loaded, n=n, draws=draws, seed=seed)

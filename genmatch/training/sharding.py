@@ -29,11 +29,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from genmatch import checkpoints
-from genmatch.distributed_tensors import whole
-from genmatch.engine import Several
 from genmatch.errors import GenmatchError
-from genmatch.recompute import blocks
+from genmatch.training import checkpoints
+from genmatch.training.distributed_tensors import whole
+from genmatch.training.engine import Several
+from genmatch.training.recompute import blocks
 
 _METHODS = ("features", "resume")
 """Ways into a network beside its call."""

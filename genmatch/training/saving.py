@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from genmatch import checkpoints
-from genmatch.engine import Engine
 from genmatch.errors import GenmatchError, positive_integer
-from genmatch.trainstate import TrainState
+from genmatch.training import checkpoints
+from genmatch.training.engine import Engine
+from genmatch.training.state import TrainState
 
 
 class Saver:

@@ -23,27 +23,27 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from genmatch.batches import Batch, Pair, batches, in_memory, number_of_points
-from genmatch.engine import DataParallel, Engine, engine
 from genmatch.errors import GenmatchError, checked_seed, unknown
-from genmatch.interrupts import Interrupts, stop
-from genmatch.journal import Journal
 from genmatch.models import Predictor, device_of, evaluating, first_call
-from genmatch.objectives import OBJECTIVES, Objective, divergence
 from genmatch.processes.base import MarkovProcess
-from genmatch.progress import shown as progress_shown
-from genmatch.recompute import recomputing
 from genmatch.reprs import described
-from genmatch.saving import Saver
 from genmatch.settings import Settings
-from genmatch.steps import Step, StepResult
 from genmatch.tensors import State, batch_size, tree_map
-from genmatch.trainstate import TrainState
+from genmatch.training.batches import Batch, Pair, batches, in_memory, number_of_points
+from genmatch.training.engine import DataParallel, Engine, engine
+from genmatch.training.interrupts import Interrupts, stop
+from genmatch.training.journal import Journal
+from genmatch.training.objectives import OBJECTIVES, Objective, divergence
+from genmatch.training.progress import shown as progress_shown
+from genmatch.training.recompute import recomputing
+from genmatch.training.saving import Saver
+from genmatch.training.state import TrainState
+from genmatch.training.step import Step, StepResult
 
 
 def _sharded(device: torch.device, timeout: float) -> Engine:
     try:
-        from genmatch.sharding import Sharded  # with what a process alone need not import
+        from genmatch.training.sharding import Sharded  # with what a process alone need not import
     except ImportError as error:
         raise GenmatchError(f"`sharding` = 'full' needs torch 2.9 or later with torch.distributed ({error}); leave it out.") from error
     return Sharded(device, timeout)

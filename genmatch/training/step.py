@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 
 from genmatch import draws
-from genmatch.batches import Batch, drop
-from genmatch.distributed_tensors import whole
-from genmatch.engine import Engine
 from genmatch.errors import GenmatchError
-from genmatch.interrupts import Interrupts
 from genmatch.models import Predictor, device_of, null_of
-from genmatch.objectives import OBJECTIVES, Draw
 from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, batch_size, precise, tree_map
-from genmatch.trainstate import TrainState
+from genmatch.training.batches import Batch, drop
+from genmatch.training.distributed_tensors import whole
+from genmatch.training.engine import Engine
+from genmatch.training.interrupts import Interrupts
+from genmatch.training.objectives import OBJECTIVES, Draw
+from genmatch.training.state import TrainState
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _USUAL = 100

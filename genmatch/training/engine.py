@@ -6,7 +6,7 @@ Every process holds the whole network and draws the same batch; it works on the 
 summed. So the step is that of one process with the whole batch, up to the order of additions. Buckets are laid out by the order of the
 parameters and summed after the backward pass: the sum of a resumed run is the same to the last bit, which an order of arrival is not.
 
-`genmatch.sharding` is another engine, in which a process holds a part of the network only; `train` knows no more of them than these methods.
+`genmatch.training.sharding` is another engine, in which a process holds a part of the network only; `train` knows no more of them than these methods.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genmatch import checkpoints
 from genmatch.errors import GenmatchError
+from genmatch.training import checkpoints
 
 _BUCKET = 2**23
 """Numbers that are summed at a time."""
@@ -73,7 +73,7 @@ class Engine(ABC):
         loss.backward()
 
     def save(self, root: Path, step: int, files: Mapping[str, checkpoints.Tensors], info: Mapping[str, Any], *, keep: int) -> None:
-        """Writes a checkpoint, as `genmatch.checkpoints.save`; every process calls it.
+        """Writes a checkpoint, as `genmatch.training.checkpoints.save`; every process calls it.
 
         Args:
             root: folder of the run's checkpoints.

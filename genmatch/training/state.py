@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from genmatch.checkpoints import CUT, Checkpoint
-from genmatch.distributed_tensors import placed
 from genmatch.errors import GenmatchError
 from genmatch.settings import FREE, Settings
+from genmatch.training.checkpoints import CUT, Checkpoint
+from genmatch.training.distributed_tensors import placed
 
 
 @dataclass

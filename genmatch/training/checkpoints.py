@@ -30,9 +30,9 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genmatch import pieces
 from genmatch.errors import GenmatchError
 from genmatch.files import writing_to
+from genmatch.training import pieces
 
 FORMAT, SHARDED = 1, 2
 """Of a checkpoint of whole files, and of one that several processes have written, each its part."""
