@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import genmatch as gm
-from genmatch import checkpoints
+from genmatch.training import checkpoints
 from genmatch.training.checkpoints import FILES, folders, newest
 from tests.toys import TinyTokens, TinyVector, chain
 

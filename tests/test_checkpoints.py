@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 
 import genmatch as gm
-from genmatch import checkpoints
+from genmatch.training import checkpoints
 from genmatch.training.checkpoints import FILES, folders, newest, read
 from tests.toys import TinyVector
 

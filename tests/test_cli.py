@@ -259,7 +259,7 @@ def test_report_is_made_again_and_joins(tmp_path):
 
 
 def test_what_trains_tells_the_time_that_is_left_in_plain_lines(monkeypatch, capsys):
-    from genmatch import progress
+    from genmatch.training import progress
 
     clock = iter([0.0, 5.0, 20.0, 25.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

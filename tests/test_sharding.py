@@ -13,7 +13,7 @@ import torch.distributed as dist
 from safetensors.torch import load as from_safetensors
 
 import genmatch as gm
-from genmatch import checkpoints, pieces
+from genmatch.training import checkpoints, pieces
 from genmatch.training.checkpoints import folders, newest, read
 from genmatch.training.distributed_tensors import held
 from genmatch.training.sharding import Sharded

@@ -62,7 +62,7 @@ def check_checkpoint(folder: Path, as_json: bool) -> None:
 
     FOLDER is a checkpoint (step-00000500), a folder of them, or the folder of a run.
     """
-    from genmatch import checkpoints
+    from genmatch.training import checkpoints
 
     inside = checkpoints.folders(folder) or checkpoints.folders(folder / "checkpoints") or [folder]
     if not folder.is_dir():

@@ -44,7 +44,12 @@ _LOST = ("connection", "timeout", "timed out", "gloo/transport", "nccl communica
 
 
 class Sharded(Several):
-    """Training on several processes, each with a part of the network, of its average and of the moments."""
+    """Training on several processes, each with a part of the network, of its average and of the moments.
+
+    Args:
+        device: of this process.
+        timeout: seconds to wait for another process.
+    """
 
     lockstep = True
 
