@@ -30,13 +30,13 @@ from genmatch.paths.visits import EARLIEST
 from genmatch.tensors import bernoulli, expand, scatter, uniforms
 
 if TYPE_CHECKING:
-    from genmatch.paths.mixture import Mixture
+    from genmatch.paths import mixture
 
 
 class MixtureRates(Rates):
     """At rate w a token that can be noise is redrawn from its posterior; each token of noise jumps once."""
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         self.redrawing = path.schedule
 
@@ -76,7 +76,7 @@ class ReversalRates(Rates):
 
     tight = True
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         # Among masks there is nowhere to jump.
         self.redrawing = path.schedule if path.space.mask else None
@@ -119,7 +119,7 @@ class CorrectorRates(Rates):
     t_min = EARLIEST
     stationary = True
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         self._forwards = MixtureRates(path)
 
