@@ -51,7 +51,7 @@ class MixtureRates(Rates):
     def kl_rate(self, x1: Tensor, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """w times -log pi(x1_j) - pi(x_j) where x_j is not x1_j, and 1 - pi(x_j) where it is, over the tokens that can be noise.
 
-        Source: "Discrete Flow Matching" (Gat et al., 2024).
+        Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595.
         """
         where = self.path.is_noise(x)
         state, token, log_probs = x[where], x1[where], logits[where].log_softmax(-1)
