@@ -30,13 +30,13 @@ from genmatch.paths.visits import EARLIEST
 from genmatch.tensors import bernoulli, expand, scatter, uniforms
 
 if TYPE_CHECKING:
-    from genmatch.paths.mixture import Mixture
+    from genmatch.paths import mixture
 
 
 class MixtureRates(Rates):
     """At rate w a token that can be noise is redrawn from its posterior; each token of noise jumps once."""
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         self.redrawing = path.schedule
 
@@ -51,7 +51,7 @@ class MixtureRates(Rates):
     def kl_rate(self, x1: Tensor, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """w times -log pi(x1_j) - pi(x_j) where x_j is not x1_j, and 1 - pi(x_j) where it is, over the tokens that can be noise.
 
-        Source: "Discrete Flow Matching" (Gat et al., 2024).
+        Source: "Discrete Flow Matching" (Gat et al., 2024), https://arxiv.org/abs/2407.15595.
         """
         where = self.path.is_noise(x)
         state, token, log_probs = x[where], x1[where], logits[where].log_softmax(-1)
@@ -76,7 +76,7 @@ class ReversalRates(Rates):
 
     tight = True
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         # Among masks there is nowhere to jump.
         self.redrawing = path.schedule if path.space.mask else None
@@ -119,7 +119,7 @@ class CorrectorRates(Rates):
     t_min = EARLIEST
     stationary = True
 
-    def __init__(self, path: Mixture) -> None:
+    def __init__(self, path: mixture.Mixture) -> None:
         self.path = path
         self._forwards = MixtureRates(path)
 
