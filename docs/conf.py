@@ -38,7 +38,7 @@ exclude_patterns = ["_build", "_ext", "conf.py", "examples", "gallery/make.py", 
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections\.abc|pathlib|abc|types|numpy|click|matplotlib|importlib|fastapi|annotated_types)\..*"),
     ("py:class", r"genmatch\.(registry\.T|fetching\._Item|options\._Command)"),  # type variables
-    ("py:class", r"genmatch\.(objectives\._Bound|serve\.app\._Request)"),  # base classes that nobody else needs
+    ("py:class", r"genmatch\.(training\.objectives\._Bound|serve\.app\._Request)"),  # base classes that nobody else needs
     ("py:class", r"list\[tuple\[int"),  # an annotation that Sphinx cuts at its comma, where a default is no literal
 ]
 
