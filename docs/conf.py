@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     ("py:class", r"list\[tuple\[int"),  # an annotation that Sphinx cuts at its comma, where a default is no literal
 ]
 
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
@@ -56,6 +56,7 @@ default_role = "code"
 doctest_global_setup = "import torch\nimport genmatch as gm"
 doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 doctest_test_doctest_blocks = ""
+highlight_language = "none"  # blocks without a language are formulas, which Python would colour at random
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = False
@@ -66,4 +67,3 @@ html_static_path = ["_static"]
 html_css_files = ["genmatch.css"]
 html_show_sphinx = False
 html_show_copyright = False
-pygments_style = "friendly"

@@ -13,6 +13,7 @@ pytest.importorskip("playwright", reason="no playwright here: `pip install playw
 
 from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
+from genmatch.compare import Plan, Study, compare, write_report  # noqa: E402
 from tests.serving import serving, until  # noqa: E402
 
 expect.set_options(timeout=20_000)
@@ -266,7 +267,22 @@ def test_a_small_screen_does_not_scroll_sideways(page, scheme):
     assert sideways(page) <= 0
 
 
+def test_a_report_is_read_on_any_screen(browser, tmp_path):
+    plan = Plan("tests.plugins:blobs", ("flow", "diffusion"), nfe=(1, 2), steps=3, batch_size=16, width=16, depth=1)
+    write_report(Study([compare(plan, tmp_path)], ["runs/blobs"]), tmp_path)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((tmp_path / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert sideways(page) <= 0
+    page.set_viewport_size({"width": 1280, "height": 844})
+    assert sideways(page) <= 0
+    cut = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
+    assert page.evaluate(cut) == []
+    page.close()
+
+
 def test_the_api_page_lists_every_route(page):
     page.click("nav a")
     for name in ("POST /api/text", "POST /api/process", "GET /api/reports"):
         expect(page.locator("h2", has_text=name).first).to_be_visible()
+    assert "`" not in page.locator("main").inner_text()

@@ -20,6 +20,7 @@ pytest.importorskip("fastapi", reason="no fastapi here: `pip install genmatch[se
 from genmatch.cli import main
 from genmatch.serve import Limits, create_app, particles
 from genmatch.serve.app import hosts_for
+from genmatch.serve.reports import find_reports
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,15 @@ def test_reports_come_from_the_folder_alone(client):
     assert "sandbox" in answer.headers["content-security-policy"]
     for name in ("%2e%2e", "%2e%2e%2f%2e%2e", "a", "a/b/report.html", "/etc"):
         assert client.get(f"/report/{name}").status_code == 404
+
+
+def test_a_joined_report_is_listed_with_its_figures(tmp_path):
+    rows = [{"nfe": {"value": nfe, "half": 0.0}, "frechet": {"value": value, "half": 0.1}} for nfe, value in ((2.0, 3.0), (8.0, 1.5))]
+    (tmp_path / "report.html").write_text("<h1>joined</h1>")
+    (tmp_path / "results.json").write_text(json.dumps({"data": "digits", "lines": [{"name": "flow", "best_nfe": 8, "rows": rows}]}))
+    (report,) = find_reports(tmp_path).values()
+    assert report.summary()["data"] == "digits"
+    assert report.summary()["families"] == [{"name": "flow", "frechet": 1.5, "nfe": 8}]
 
 
 def test_the_page_and_its_description_fetch_nothing_from_elsewhere(client):

@@ -37,11 +37,17 @@ class Executed(SphinxDirective):
             exec(code, names)
         shown = [_literal(code, "python")] if "show" in self.options else []
         if "figure" in self.options:
-            shown.append(nodes.image(uri=_data_uri(names.pop("figure")), alt=self.options["figure"]))
+            shown.append(_picture(names.pop("figure"), self.options["figure"]))
         if "parse" in self.options:
             return shown + self.parse_text_to_nodes(printed.getvalue())
         output = printed.getvalue().rstrip()
         return shown + ([nodes.container("", _literal(output, "text"), classes=["executed-output"])] if output else [])
+
+
+def _picture(figure, words):
+    image = nodes.image(uri=_data_uri(figure), alt=words)
+    width, height = figure.get_size_inches()
+    return nodes.container("", image, classes=["wide-figure"]) if width > 2.5 * height else image
 
 
 def _data_uri(figure):

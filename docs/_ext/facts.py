@@ -12,7 +12,7 @@ PACKAGE = Path(gm.__file__).parent
 
 def solvers(process):
     """A table of the solvers that fit, the recommended one first."""
-    print("| solver | order | network calls a step | |\n|---|---|---|---|")
+    print("| solver | order | network calls a step | what it does |\n|---|---|---|---|")
     lines = gm.registry.solvers.describe()
     for name in gm.solvers.available(process):
         solver = gm.solvers.get(name)
@@ -35,11 +35,13 @@ def checked(process):
     outcomes = [result.outcome for result in report.results]
     if report.failures:
         raise ValueError(str(report))
-    known = f", {outcomes.count('known')} fail for a reason that the process declares" if "known" in outcomes else ""
-    print(f"`gm.check_process` runs {len(outcomes)} checks on it: {outcomes.count('passed')} pass{known}; {outcomes.count('skipped')} cannot be asked of it.")
+    known = f", {outcomes.count('known')} fails for a reason that the process declares" if "known" in outcomes else ""
+    skipped = f", {outcomes.count('skipped')} do not apply" if "skipped" in outcomes else ""
+    passed = "all" if set(outcomes) == {"passed"} else f"{outcomes.count('passed')} of"
+    print(f"`gm.check_process`: {passed} {len(outcomes)} checks pass{known}{skipped}.")
 
 
-def frequencies(process, points, weights, names, *, steps=(4, 16, 64), n=4000, seed=0, distance=None):
+def frequencies(process, points, weights, names, *, steps=(4, 16, 64), n=4000, seed=0, distance=None, explain=True):
     """A table of how far the frequencies of samples are from those of a few data points, with the exact network.
 
     Args:
@@ -51,9 +53,10 @@ def frequencies(process, points, weights, names, *, steps=(4, 16, 64), n=4000, s
         n: samples in each cell.
         seed: of the samples.
         distance: of states from the points, (n, N); Euclidean if None.
+        explain: whether a sentence below says what the figures are.
     """
     model = gm.oracle(process, points, weights)
-    print("| solver | " + " | ".join(f"{k} steps" for k in steps) + " |\n|---|" + "---|" * len(steps))
+    print("| solver | " + " | ".join(f"{k} step{'s' if k > 1 else ''}" for k in steps) + " |\n|---|" + "---|" * len(steps))
     for name in names:
         row = []
         for k in steps:
@@ -64,6 +67,8 @@ def frequencies(process, points, weights, names, *, steps=(4, 16, 64), n=4000, s
             missed = float((near.min(1).values > 0.1).double().mean())
             row.append(f"{max(float((shares - weights).abs().sum() / 2), missed):.3f}")
         print(f"| `{name}` | " + " | ".join(row) + " |")
+    if not explain:
+        return
     noise = float((weights * (1 - weights) / n).sqrt().sum() / 2)
     print(
         f"\nThe larger of two figures: the total variation between the frequencies of {len(points)} data points and theirs in {n} samples, of which about "

@@ -10,6 +10,8 @@ from genmatch import animation
 from genmatch.animation import Draw
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genmatch.compare.runner import Family
     from genmatch.compare.study import Estimate, Line, Study
 
@@ -19,12 +21,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _COLUMNS = 6
 """Panels a row at most."""
+_POINTS = 1000
+"""Points drawn at most where each is a dot, on a plane or a sphere: a few would not show a law."""
 
 
 def overview(study: Study) -> bytes:
     """Real test points beside the best samples of each family."""
     titles = ["real\nheld out", *(f"{line.name}\n{_caption(line)}" for line in study.lines)]
-    grids = [study.data.test[:64], *(line.first.points[line.best][:64] for line in study.lines)]
+    grids = [_first(study.data.test, 64), *(_first(line.first.points[line.best], 64) for line in study.lines)]
     rows = -(-len(grids) // _COLUMNS)
     columns = -(-len(grids) // rows)
     figure, axes = _panels(rows, columns, 2.3, 2.75)
@@ -61,6 +65,10 @@ def quality(study: Study) -> bytes:
     return _png(figure)
 
 
+def _first(points: Tensor, n: int) -> Tensor:
+    return points[: _POINTS if points[0].numel() <= 3 else n]
+
+
 def _curve(axis: Any, x: list[float], found: list[Estimate], i: int, name: str) -> None:
     order = sorted(range(len(x)), key=lambda k: x[k])
     x, found = [x[k] for k in order], [found[k] for k in order]
@@ -68,9 +76,9 @@ def _curve(axis: Any, x: list[float], found: list[Estimate], i: int, name: str) 
     halves = [one.half or 0.0 for one in found]
     # A bar that reaches zero has no end on a logarithmic axis.
     below = [min(half, 0.999 * value) for half, value in zip(halves, values, strict=True)]
-    axis.errorbar(
-        x, values, yerr=(below, halves), label=name, color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=4.5, linewidth=1.6, elinewidth=1, capsize=2
-    )
+    # A ninth line has the colour of the first, and neither its marker nor its dashes.
+    style = {"color": COLOURS[i % 8], "marker": MARKERS[(i + i // 8) % 8], "linestyle": "--" if i >= 8 else "-"}
+    axis.errorbar(x, values, yerr=(below, halves), label=name, **style, markersize=4.5, linewidth=1.6, elinewidth=1, capsize=2)
 
 
 def _plain_numbers(side: Any) -> None:
@@ -87,7 +95,7 @@ def budgets(study: Study) -> bytes:
     for row, line in zip(axes, study.lines, strict=True):
         for axis, nfe in zip(row, calls, strict=True):
             if nfe in line.budgets:
-                study.data.draw(axis, line.first.points[nfe][:16])
+                study.data.draw(axis, _first(line.first.points[nfe], 16))
             else:
                 axis.set_axis_off()
         row[0].text(-0.08, 0.5, line.name, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)

@@ -62,7 +62,7 @@ COLUMNS = {
     "balance": Column("balance", "entropy of the predicted classes, 1 = all equally often", "{:.3f}"),
     "nearest_train": Column("to training", "mean distance to the nearest training point; far below that of test points means copies", "{:.3g}"),
     "per_second": Column("a second", "tokens drawn a second, all samples at once, on this machine", "{:.0f}", 1),
-    "seconds": Column("sampling", "seconds for all samples on this machine", "{:.1f}", -1),
+    "seconds": Column("sampling, s", "seconds for all samples on this machine", "{:.1f}", -1),
 }
 
 require_report = partial(require_plotting, "a report", ("matplotlib", "jinja2"))

@@ -30,14 +30,34 @@ class Report:
     def summary(self) -> dict[str, Any]:
         """What the list shows of it."""
         plan = self.results.get("plan", {})
-        families = [
+        families = [*self._of_one(), *self._of_several()]
+        ranked = sorted(families, key=lambda family: family["frechet"] if isinstance(family["frechet"], int | float) else float("inf"))
+        changed = self.page.stat().st_mtime
+        return {
+            "name": self.name,
+            "data": plan.get("data", self.results.get("data")),
+            "steps": plan.get("steps"),
+            "seed": plan.get("seed"),
+            "families": ranked,
+            "changed": changed,
+        }
+
+    def _of_one(self) -> list[dict[str, Any]]:
+        """The families of one comparison, each at its best budget."""
+        return [
             {"name": str(family.get("name")), "frechet": best.get("frechet"), "nfe": best.get("nfe")}
             for family in self.results.get("families", [])
             if isinstance(best := family.get("best"), dict)
         ]
-        ranked = sorted(families, key=lambda family: family["frechet"] if isinstance(family["frechet"], int | float) else float("inf"))
-        changed = self.page.stat().st_mtime
-        return {"name": self.name, "data": plan.get("data"), "steps": plan.get("steps"), "seed": plan.get("seed"), "families": ranked, "changed": changed}
+
+    def _of_several(self) -> list[dict[str, Any]]:
+        """The lines of several comparisons, joined by `genmatch report`: figures with intervals."""
+        return [
+            {"name": str(line.get("name")), "frechet": row.get("frechet", {}).get("value"), "nfe": line.get("best_nfe")}
+            for line in self.results.get("lines", [])
+            for row in line.get("rows", [])
+            if row.get("nfe", {}).get("value") == line.get("best_nfe")
+        ]
 
 
 def find_reports(folder: Path) -> dict[str, Report]:

@@ -16,14 +16,19 @@ function limits(field) {
   return parts.filter(Boolean).join(", ");
 }
 
+// Words between backticks are code, as they are in the docstrings that the descriptions come from.
+function prose(tag, text, className) {
+  const made = element(tag, "", className);
+  made.append(...text.split("`").map((part, i) => (i % 2 ? element("code", part) : part)));
+  return made;
+}
+
 for (const [path, operations] of Object.entries(paths)) {
   for (const [method, operation] of Object.entries(operations)) {
     const card = element("section", "", "card");
-    card.append(element("h2", `${method.toUpperCase()} ${path}`), element("p", operation.description ?? operation.summary ?? ""));
+    card.append(element("h2", `${method.toUpperCase()} ${path}`), prose("p", operation.description ?? operation.summary ?? ""));
     for (const [name, field] of fields(operation)) {
-      const line = element("p", "", "hint");
-      line.append(element("code", name), ` ${field.description ?? ""} (${limits(field)})`);
-      card.append(line);
+      card.append(prose("p", `\`${name}\` ${field.description ?? ""} (${limits(field)})`, "hint"));
     }
     $("routes").append(card);
   }

@@ -2,8 +2,8 @@
 import { $, element, read } from "./common.js";
 
 export function startCompare() {
-  function line({ families }) {
-    if (!families.length) return "no family has finished yet";
+  function line({ families, steps }) {
+    if (!families.length) return steps ? "no family has finished yet" : "without figures";
     return families.slice(0, 5).map(({ name, frechet, nfe }) => `${name} ${typeof frechet === "number" ? frechet.toPrecision(3) : "–"}${nfe ? ` with ${nfe} calls` : ""}`).join(" · ");
   }
 
@@ -25,7 +25,7 @@ export function startCompare() {
         const [item, button] = [element("li"), element("button")];
         button.type = "button";
         const when = new Date(report.changed * 1000).toLocaleString();
-        button.append(element("span", report.name, "name"), element("span", [report.data, `${report.steps ?? "?"} steps`, when].filter(Boolean).join(", "), "best"),
+        button.append(element("span", report.name, "name"), element("span", [report.data, report.steps ? `${report.steps} steps` : "", when].filter(Boolean).join(", "), "best"),
           element("span", line(report), "best"));
         button.addEventListener("click", () => open(report, button));
         item.append(button);

@@ -216,6 +216,7 @@ export function startProcesses() {
       const names = Object.keys(found);
       fill($("data"), names.map((name) => [name]), names.includes("gaussians") ? "gaussians" : names[0]);
       data();
+      $("flow").disabled = false;
     }).catch((error) => { loaded = null; errors.show(error); });
     return loaded;
   }
