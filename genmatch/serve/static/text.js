@@ -213,7 +213,7 @@ export function startText() {
     $("checkpoint").title = found.about;
   }
 
-  form.addEventListener("submit", (event) => { event.preventDefault(); if (!running) draw_text(false); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); if (!$("generate").disabled) draw_text(false); });
   form.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") { if ($("menu").hidden) stop(); else close(); } });
   document.addEventListener("pointerdown", (event) => { if (!$("menu").contains(event.target)) close(); });
@@ -244,6 +244,7 @@ export function startText() {
     models = found;
     fill($("checkpoint"), models.map(({ name }) => [name]));
     model();
+    $("generate").disabled = false;
   }).catch((error) => errors.show(error));
   return { shown: () => loading };
 }
