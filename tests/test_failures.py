@@ -21,6 +21,14 @@ PROCESS = gm.Flow(gm.paths.Gaussian((1,)))
 SETTINGS = {"steps": 12, "batch_size": 6, "lr": 1e-2, "warmup": 2, "seed": 1}
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell's background job is started with Ctrl-C ignored, and so would be every test that sends it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Eventful(TinyVector):
     """Does something at a call."""
 
