@@ -213,7 +213,7 @@ def test_every_process_edits_and_repeats_with_a_seed(process):
 @pytest.mark.parametrize(
     ("x", "t", "message"),
     [
-        (torch.zeros(2, 1, dtype=torch.int64), 1.0, r"`t` must be a time in \[0, 1\)"),
+        (torch.zeros(2, 1, dtype=torch.int64), 1.0, r"`t` must be a number in \[0, 1\)"),
         (torch.zeros(2, 1, dtype=torch.int64), torch.tensor(0.5), "`t` must be"),
         (torch.full((2, 1), V), 0.5, "must"),
     ],
