@@ -124,7 +124,7 @@ def looked_again():
 @pytest.mark.usefixtures("looked_again")
 def test_entry_points_are_names(monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point] if group == "genmatch.solvers" else [])
-    assert registry.solvers.names()[-1] == "theirs"
+    assert "theirs" in registry.solvers.names()
     assert registry.solvers.get("theirs") is Euler
     assert registry.solvers.describe()["theirs"][1] == "?"
     with pytest.raises(gm.GenmatchError, match="`theirs` is taken"):
