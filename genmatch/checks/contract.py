@@ -10,7 +10,9 @@ from torch import Tensor
 from genmatch.checks.base import Finding, Tally, check
 from genmatch.checks.statistics import EXACT, IDENTITY, z_score
 from genmatch.checks.subject import Subject, cast, flat, take, times
+from genmatch.errors import GenmatchError
 from genmatch.outputs import check_output
+from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, leaves, tree_map
 
 _N = 8
@@ -69,7 +71,7 @@ def shapes(subject: Subject) -> Finding:
     tally, process = Tally(tolerance=EXACT), subject.process
     for dtype in (torch.float32, torch.float64):
         calls = _Calls(subject, dtype)
-        check_output(process.output_shape, calls.output, _N)
+        _check_output(process, calls.output)
         tally.add(float(not _alike(calls.output, calls.x, dtypes_only=True)), f"{dtype}: dtype of natural(target), {_describe(calls.output)}")
         for name, draw in calls.draws().items():
             state = draw(subject.rng("shapes", name))
@@ -83,6 +85,13 @@ def shapes(subject: Subject) -> Finding:
         kinds = process.generator(calls.output, calls.x, calls.t).kinds
         tally.add(float(kinds != process.kinds), f"kinds: declared {sorted(process.kinds)}, found {sorted(kinds)}")
     return tally.finding()
+
+
+def _check_output(process: MarkovProcess, output: State) -> None:
+    try:
+        check_output(process.output_shape, output, _N)
+    except GenmatchError as error:
+        raise GenmatchError(f"natural(target) and `output_shape` do not fit: as a network, {error}") from None
 
 
 def _alike(state: State, like: State, dtypes_only: bool = False) -> bool:
