@@ -58,6 +58,13 @@ def test_a_network_of_ones_own_is_trained_compared_and_sampled(tmp_path):
     assert "tests.plugins:Linear" in (tmp_path / "compared" / "report.html").read_text()
 
 
+def test_the_network_of_the_documentation_is_told_labels_and_guided(tmp_path):
+    trained = run("train", "--process", "flow", "--data", "digits", "--network", "perceptron:Perceptron", "--condition", "--out", tmp_path / "run", *SMALL)
+    assert trained.exit_code == 0, trained.output
+    sampled = run("sample", tmp_path / "run", "--label", 3, "--guidance", 2, "--n", 5, "--steps", 2, "--out", tmp_path / "x.npy")
+    assert sampled.exit_code == 0, sampled.output
+
+
 def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_path):
     assert run("train", "--process", "product", "--data", "digits+label", "--network", "transformer", "--out", tmp_path / "run", *SMALL).exit_code == 0
     for suffix in ("png", "safetensors"):
