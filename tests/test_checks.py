@@ -192,6 +192,12 @@ def test_an_exception_is_a_failure_with_its_message():
     assert report["path-normalised"].outcome == "passed"
 
 
+def test_a_generator_that_is_a_tensor_is_said_to_be_one():
+    report = gm.check_process(Broken(FLOW, generator=lambda good, output, x, t: output), level="quick")
+    for id in ("forward-conditional", "affine", "finite-gradients", "step", "shapes"):
+        assert "`generator` must return a generator, such as `Drift(velocity)`, got Tensor" in report[id].message
+
+
 def test_declared_failures_are_known():
     report = gm.check_process(
         Broken(FLOW, generator=lambda good, *a: good.generator(*a) * 1.1, caveats={"forward-conditional": "it runs fast", "data": "not needed"}),

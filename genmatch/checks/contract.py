@@ -43,7 +43,7 @@ class _Calls:
             "source": lambda rng: path.source(n, rng=rng),
             "sample": lambda rng: self.subject.sample(self.x1, self.t, rng=rng),
             "sample given x0": lambda rng: path.sample(self.x1, self.t, x0=self.x0, rng=rng),
-            "step": lambda rng: process.generator(self.output, self.x, self.t).step(self.x, 0.1, rng=rng),
+            "step": lambda rng: self.subject.generator(self.output, self.x, self.t).step(self.x, 0.1, rng=rng),
         }
         if process.supports("transition"):
             calls["transition"] = lambda rng: process.transition(self.output, self.x, self.t, self.s, rng=rng)
@@ -58,7 +58,7 @@ class _Calls:
             "natural": lambda: process.natural_at(self.target, x, t),
             "mean": lambda: process.mean_at(self.output, x, t),
             "divergence": lambda: process.divergence(self.target, self.guess, x, t),
-            "generator": lambda: process.generator(self.output, x, t).apply(self.f, x),
+            "generator": lambda: self.subject.generator(self.output, x, t).apply(self.f, x),
         }
         if path.has_log_prob:
             calls["log_prob"] = lambda: path.log_prob(x, t, x1)
@@ -82,7 +82,7 @@ def shapes(subject: Subject) -> Finding:
             if name in calls.values():
                 value = calls.values()[name]()
                 tally.add(float(value.shape != (_N,) or not value.is_floating_point()), f"{dtype}: {name} is {_describe(value)}, expected (B,) = ({_N},)")
-        kinds = process.generator(calls.output, calls.x, calls.t).kinds
+        kinds = subject.generator(calls.output, calls.x, calls.t).kinds
         tally.add(float(kinds != process.kinds), f"kinds: declared {sorted(process.kinds)}, found {sorted(kinds)}")
     return tally.finding()
 
