@@ -30,7 +30,7 @@ from genmatch.interrupts import Interrupts, stop
 from genmatch.journal import Journal
 from genmatch.models import Predictor, device_of, evaluating, first_call
 from genmatch.objectives import OBJECTIVES, Objective, divergence
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import MarkovProcess, require_process
 from genmatch.progress import shown as progress_shown
 from genmatch.recompute import recomputing
 from genmatch.reprs import described
@@ -124,6 +124,7 @@ def train(
         2
     """
     plan = _plan(steps, settings)
+    require_process(process)
     if not isinstance(model, torch.nn.Module):
         raise GenmatchError(f"`model` must be a torch.nn.Module to be trained, got {type(model).__name__}.")
     saver = Saver(None if checkpoint is None else Path(checkpoint), every, keep, resume)
