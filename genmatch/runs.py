@@ -6,7 +6,8 @@ A folder holds `model.safetensors`, the averaged weights, and `run.json`, the se
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def _made(make: Callable[[Any], Any], space: Any, name: str) -> MarkovProcess:
         made = make(space)
         if not isinstance(made, MarkovProcess):
             raise _no_process(type(made), f"`{name}` makes")
-        _ = made.output_shape  # a process that does not fit its space says so here at the latest
+        _ = made.output_shape
+        made.path.source(1, rng=torch.Generator())  # a process that does not fit its space says so here at the latest
     except (TypeError, AttributeError) as error:
         raise GenmatchError(f"`{name}` cannot make a process: {type(error).__name__}: {error}.") from error
     return made
@@ -228,26 +230,25 @@ def train_run(
     labels = labels_of(settings, data)
     if is_finished(folder, settings):
         return load_run(folder, data=data)
-    if is_first_process():
-        _write_beside(folder, settings)
     told = [dict.fromkeys(labels or (), split) for split in data.labels or (None, None)]
     model = build_network(settings, process, labels).to(default_device())
-    result = train(
-        process,
-        model,
-        (view.train, told[0]),
-        **{"objective": process.objective, **settings.training},
-        validation=(view.test, told[1]),
-        drop_condition=_DROPPED if labels else 0.0,
-        validate_every=max(1, settings.steps // 10),
-        progress=progress,
-        label=label,
-        checkpoint=folder / "checkpoints",
-        every=every,
-        keep=keep,
-        resume=True,
-        metrics=folder / "metrics.jsonl",
-    )
+    with _settings_beside(folder, settings):
+        result = train(
+            process,
+            model,
+            (view.train, told[0]),
+            **{"objective": process.objective, **settings.training},
+            validation=(view.test, told[1]),
+            drop_condition=_DROPPED if labels else 0.0,
+            validate_every=max(1, settings.steps // 10),
+            progress=progress,
+            label=label,
+            checkpoint=folder / "checkpoints",
+            every=every,
+            keep=keep,
+            resume=True,
+            metrics=folder / "metrics.jsonl",
+        )
     thinned = max(1, len(result.losses) // 200)
     history = {"seconds": result.seconds, "losses": result.losses[::thinned], "validation": result.validation}
     model = result.model.cpu()
@@ -258,9 +259,20 @@ def train_run(
     return Run(settings, process, view, model, history)
 
 
-def _write_beside(folder: Path, settings: RunSettings) -> None:
-    with writing_to(folder, "a run"):
-        write_bytes(folder / "settings.toml", write_config(asdict(settings), "train"))
+@contextmanager
+def _settings_beside(folder: Path, settings: RunSettings) -> Iterator[None]:
+    """Writes `settings.toml`; where the run refuses them, such as for another number of steps, those that it was begun with come back."""
+    place = folder / "settings.toml"
+    before = place.read_bytes() if place.exists() else None
+    if is_first_process():
+        with writing_to(folder, "a run"):
+            write_bytes(place, write_config(asdict(settings), "train"))
+    try:
+        yield
+    except GenmatchError:
+        if before is not None and is_first_process():
+            write_bytes(place, before)
+        raise
 
 
 def is_finished(folder: Path, settings: RunSettings) -> bool:

@@ -21,7 +21,7 @@ from genmatch.constraints import known
 from genmatch.errors import GenmatchError, Unfinished, checked_seed, positive_integer
 from genmatch.grids import Grid, time_grid
 from genmatch.models import Condition, Model, Predictor, check_model, conditions_for, device_of, evaluating
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import MarkovProcess, require_process
 from genmatch.reprs import described
 from genmatch.rows import Groups
 from genmatch.solvers.base import Solver
@@ -86,6 +86,7 @@ def simulate(
         >>> [x.item() for x in run.states], run.nfe
         ([0.0, 1.5, 3.0], 2)
     """
+    require_process(process)
     process.space.validate(x0, "x0")
     times, chosen = _grid(times), solvers.resolve(process, solver)
     conditions = conditions_for(condition, batch_size(x0))
@@ -244,6 +245,7 @@ def times_for(process: MarkovProcess, steps: int, grid: str | Grid) -> Tensor:
 
 def _from_noise(process: MarkovProcess, steps: int, grid: str | Grid, times: Tensor | None) -> Tensor:
     """The grid of a draw: `times` if they are given, which must start with the noise."""
+    require_process(process)
     steps = positive_integer(steps, "steps")
     chosen = _grid(times_for(process, steps, grid) if times is None else times)
     if float(chosen[0]) != 0:

@@ -49,3 +49,24 @@ class Linear(torch.nn.Module):
 def no_network(space, output_shape, **options):
     """Takes what a network takes, and makes something else."""
     return 0
+
+
+class TokensOnly(gm.processes.PosteriorProcess):
+    """A process that is made on any space, and starts on tokens alone."""
+
+    kinds = frozenset({"jump"})
+    output_shape = (2, 3)
+    generator = None
+
+    def __init__(self, space):
+        self.path = _Uniform(space)
+
+
+class _Uniform(gm.paths.Path):
+    _sample = None
+
+    def __init__(self, space):
+        self.space = space
+
+    def _source(self, n, rng):
+        return torch.randint(self.space.vocab_size, (n, *self.space.shape), generator=rng)

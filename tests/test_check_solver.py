@@ -1,5 +1,7 @@
 """`check_solver`: silent on the solvers of the package, and a wrong declaration is told from a right one."""
 
+import re
+
 import pytest
 import torch
 
@@ -89,3 +91,22 @@ def test_what_fits_no_toy_and_what_is_unknown_is_refused():
             gm.check_solver(Nothing())
     with pytest.raises(gm.GenmatchError, match="did you mean `heun`"):
         gm.check_solver("huen")
+
+
+class Floats(Wrong):
+    """Returns tokens as floats."""
+
+    def step(self, process, predict, x, t, s, *, rng=None):
+        return super().step(process, predict, x, t, s, rng=rng).float()
+
+
+class NoRng(Wrong):
+    def step(self, process, predict, x, t, s):
+        return super().step(process, predict, x, t, s)
+
+
+@pytest.mark.parametrize(("solver", "place"), [(Floats, "line [0-9]+ of test_check_solver.py, in `step`"), (NoRng, "`step`, which must return states")])
+def test_a_solver_that_raises_has_failed_and_the_report_says_where(solver, place):
+    failure = gm.check_solver(solver()).failures[-1]
+    assert failure.id == "runs: ctmc, uniform"
+    assert re.search(rf"^raised .*\. Look at {place}", failure.message), failure.message

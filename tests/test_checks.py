@@ -159,6 +159,27 @@ def test_refuses_what_is_no_process(thing, message):
         gm.check_process(thing)
 
 
+class Homeless(gm.paths.Path):
+    """A path whose author forgot its space."""
+
+    _source = _sample = None
+
+
+def test_a_process_that_lacks_something_is_told_what_and_where():
+    forgetful = type("Forgetful", (gm.MarkovProcess,), {"target": None, "generator": None, "path": gm.paths.Gaussian((2,))})
+    with pytest.raises(gm.GenmatchError, match=r"Forgetful has no `kinds`.*declare it, such as `kinds = frozenset\(\{'jump'\}\)`"):
+        gm.check_process(forgetful())
+    with pytest.raises(gm.GenmatchError, match="the path of Forgetful, Homeless, has no `space`; set it in the constructor of the path"):
+        gm.check_process(type("Forgetful", (forgetful,), {"path": Homeless()})())
+    with pytest.raises(gm.GenmatchError, match="Forgetful has no `path`; set it in the constructor"):
+        gm.check_process(type("Forgetful", (gm.MarkovProcess,), {"target": None, "generator": None})())
+
+
+def test_an_output_shape_that_does_not_fit_is_not_said_to_be_that_of_a_network_alone():
+    report = gm.check_process(type("Narrow", (Birth,), {"output_shape": (2,)})(Categorical((2,), 3)), level="quick")
+    assert "natural(target) and `output_shape` do not fit" in report["shapes"].message
+
+
 def test_an_exception_is_a_failure_with_its_message():
     def broken(good, output, x, t):
         raise RuntimeError("no such thing")
@@ -169,6 +190,12 @@ def test_an_exception_is_a_failure_with_its_message():
     assert message.startswith("raised RuntimeError: no such thing. Look at line ")
     assert message.endswith("of test_checks.py, in `broken`.")
     assert report["path-normalised"].outcome == "passed"
+
+
+def test_a_generator_that_is_a_tensor_is_said_to_be_one():
+    report = gm.check_process(Broken(FLOW, generator=lambda good, output, x, t: output), level="quick")
+    for id in ("forward-conditional", "affine", "finite-gradients", "step", "shapes"):
+        assert "`generator` must return a generator, such as `Drift(velocity)`, got Tensor" in report[id].message
 
 
 def test_declared_failures_are_known():

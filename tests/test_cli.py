@@ -66,6 +66,13 @@ def test_a_perplexity_is_told_of_tokens_and_not_of_densities(tmp_path, process, 
     assert (told["perplexity"] is not None) == counted
 
 
+def test_the_network_of_the_documentation_is_told_labels_and_guided(tmp_path):
+    trained = run("train", "--process", "flow", "--data", "digits", "--network", "perceptron:Perceptron", "--condition", "--out", tmp_path / "run", *SMALL)
+    assert trained.exit_code == 0, trained.output
+    sampled = run("sample", tmp_path / "run", "--label", 3, "--guidance", 2, "--n", 5, "--steps", 2, "--out", tmp_path / "x.npy")
+    assert sampled.exit_code == 0, sampled.output
+
+
 def test_a_product_is_trained_and_sampled_to_named_tensors_and_to_a_picture(tmp_path):
     assert run("train", "--process", "product", "--data", "digits+label", "--network", "transformer", "--out", tmp_path / "run", *SMALL).exit_code == 0
     for suffix in ("png", "safetensors"):

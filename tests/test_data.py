@@ -162,5 +162,9 @@ def test_a_data_set_refuses_views_that_disagree():
     two = View("b", Euclidean((2,)), torch.zeros(4, 2), torch.zeros(3, 2), lambda x: x)
     with pytest.raises(GenmatchError, match="same split"):
         DataSet("both", (one, two), lambda axes, points: None)
+    with pytest.raises(GenmatchError, match=r"`views` of the data set one must be a tuple of views, got .*; pass `\(view,\)`"):
+        DataSet("one", one, lambda axes, points: None)
+    with pytest.raises(GenmatchError, match="`labels` of the data set one must be those of the training and of the test points, got Tensor"):
+        DataSet("one", (one,), lambda axes, points: None, labels=torch.zeros(5))
     with pytest.raises(GenmatchError, match="must be finite"):
         View("c", Euclidean((2,)), torch.full((5, 2), torch.nan), torch.zeros(3, 2), lambda x: x)

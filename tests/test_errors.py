@@ -71,6 +71,19 @@ def test_what_cannot_be_simulated_is_refused(change, message):
         simulate(**change)
 
 
+@pytest.mark.parametrize(("thing", "found"), [(gm.Flow, "the class Flow"), (torch.nn.Linear(1, 1), "Linear")])
+def test_a_class_and_a_network_are_no_process(thing, found):
+    network = torch.nn.Linear(1, 1)
+    calls = [
+        lambda: gm.train(thing, network, torch.zeros(4, 1), steps=1),
+        lambda: gm.sample(thing, network, 2),
+        lambda: gm.simulate(thing, network, torch.zeros(2, 1), torch.tensor([0.0, 1.0])),
+    ]
+    for call in calls:
+        with pytest.raises(gm.GenmatchError, match=f"`process` must be a MarkovProcess, got {found}; pass an instance"):
+            call()
+
+
 class Undeclared(gm.solvers.Solver):
     order = 1
 

@@ -249,6 +249,8 @@ def test_null_replaces_leaves_out_passes_on_or_is_a_function():
     assert seen_by_null(lambda x, condition: (x + 9, {}), label=label)["x"].tolist() == [[9.0], [9.0]]
     with pytest.raises(gm.GenmatchError, match=r"'lable', and the conditions given are \['label'\]"):
         seen_by_null({"lable": 7}, label=label)
+    with pytest.raises(gm.GenmatchError, match=r"'label', and no condition is given; pass `condition=\{'label': \.\.\.\}`"):
+        seen_by_null({"label": 7})
 
 
 @pytest.mark.parametrize(

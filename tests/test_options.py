@@ -141,3 +141,14 @@ def test_torchrun_trains_the_same_run(config, tmp_path):
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         assert float((two[name] - value).abs().max()) < 1e-6
+
+
+def test_a_refused_command_leaves_the_settings_of_a_stopped_run(config, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", config, "--out", folder).exit_code == 0
+    (folder / "run.json").unlink()
+    before = (folder / "settings.toml").read_bytes()
+    refused = run("train", config, "--out", folder, "--steps", 7)
+    assert refused.exit_code == 1
+    assert "steps=6 (now 7)" in refused.output
+    assert (folder / "settings.toml").read_bytes() == before

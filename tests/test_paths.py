@@ -155,3 +155,12 @@ BAD_PATHS = [
 def test_impossible_paths_are_refused(make, message):
     with pytest.raises(gm.GenmatchError, match=message):
         make()
+
+
+def test_a_log_prob_that_is_not_summed_is_refused():
+    class Each(gm.paths.Gaussian):
+        def _log_prob(self, x, t, x1):
+            return x - x1
+
+    with pytest.raises(gm.GenmatchError, match=r"`Each._log_prob` must return \(B,\) = \(3,\), got \(3, 2\); sum over coordinates"):
+        Each((2,)).log_prob(torch.zeros(3, 2), torch.zeros(3), torch.zeros(3, 2))

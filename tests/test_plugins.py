@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from ralston import Ralston
 
 import genmatch as gm
+from genmatch.runs import find_process, fit_view
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -50,3 +52,10 @@ def test_the_package_is_listed_checked_compared_and_sampled(installed, tmp_path)
 def test_the_solver_is_what_it_declares():
     report = gm.check_solver(Ralston())
     assert report.passed, str(report)
+
+
+def test_a_family_that_refuses_no_space_is_made_on_the_first_that_it_starts_on():
+    state = torch.get_rng_state()
+    assert find_process("tests.plugins:TokensOnly").space == gm.spaces.Categorical((2,), 3)
+    assert fit_view("tests.plugins:TokensOnly", gm.data.get("checkerboard"))[1].name == "tokens"
+    assert torch.equal(state, torch.get_rng_state())

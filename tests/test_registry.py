@@ -104,6 +104,8 @@ def test_a_path_to_a_class_is_a_name(tmp_path, monkeypatch):
         gm.processes.get("nowhere:Family")
     with pytest.raises(gm.GenmatchError, match="must be a name or a Solver"):
         gm.solvers.get("theirs:Family")
+    with pytest.raises(gm.GenmatchError, match=r"got the class Euler; pass an instance, `Euler\(\)`"):
+        gm.solvers.get(Euler)
     sys.modules.pop("theirs")
 
 

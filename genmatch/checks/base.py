@@ -82,7 +82,7 @@ class Check:
         except Skip as reason:
             return CheckResult(self.id, self.equation, "skipped", message=str(reason))
         except Exception as error:
-            return self._judge(subject, False, None, None, f"raised {type(error).__name__}: {error}", _place(error) or self.look)
+            return self._judge(subject, False, None, None, described_error(error), place(error) or self.look)
         return self._judge(subject, found.figure <= found.tolerance, found.figure, found.tolerance, found.message, self.look)
 
     def _judge(self, subject: Subject, passed: bool, figure: float | None, tolerance: float | None, message: str, look: str) -> CheckResult:
@@ -94,7 +94,12 @@ class Check:
         return CheckResult(self.id, self.equation, "failed", figure, tolerance, f"{message}. Look at {look}.")
 
 
-def _place(error: Exception) -> str:
+def described_error(error: Exception) -> str:
+    """What was raised, as the beginning of a sentence."""
+    return f"raised {type(error).__name__}: {error}".rstrip(".")
+
+
+def place(error: Exception) -> str:
     """The line of the process's author that raised an error, or called what did; nothing if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in _LIBRARIES)]

@@ -10,7 +10,9 @@ from torch import Tensor
 from genmatch.checks.base import Finding, Tally, check
 from genmatch.checks.statistics import EXACT, IDENTITY, z_score
 from genmatch.checks.subject import Subject, cast, flat, take, times
+from genmatch.errors import GenmatchError
 from genmatch.outputs import check_output
+from genmatch.processes.base import MarkovProcess
 from genmatch.tensors import State, leaves, tree_map
 
 _N = 8
@@ -41,7 +43,7 @@ class _Calls:
             "source": lambda rng: path.source(n, rng=rng),
             "sample": lambda rng: self.subject.sample(self.x1, self.t, rng=rng),
             "sample given x0": lambda rng: path.sample(self.x1, self.t, x0=self.x0, rng=rng),
-            "step": lambda rng: process.generator(self.output, self.x, self.t).step(self.x, 0.1, rng=rng),
+            "step": lambda rng: self.subject.generator(self.output, self.x, self.t).step(self.x, 0.1, rng=rng),
         }
         if process.supports("transition"):
             calls["transition"] = lambda rng: process.transition(self.output, self.x, self.t, self.s, rng=rng)
@@ -56,7 +58,7 @@ class _Calls:
             "natural": lambda: process.natural_at(self.target, x, t),
             "mean": lambda: process.mean_at(self.output, x, t),
             "divergence": lambda: process.divergence(self.target, self.guess, x, t),
-            "generator": lambda: process.generator(self.output, x, t).apply(self.f, x),
+            "generator": lambda: self.subject.generator(self.output, x, t).apply(self.f, x),
         }
         if path.has_log_prob:
             calls["log_prob"] = lambda: path.log_prob(x, t, x1)
@@ -69,7 +71,7 @@ def shapes(subject: Subject) -> Finding:
     tally, process = Tally(tolerance=EXACT), subject.process
     for dtype in (torch.float32, torch.float64):
         calls = _Calls(subject, dtype)
-        check_output(process.output_shape, calls.output, _N)
+        _check_output(process, calls.output)
         tally.add(float(not _alike(calls.output, calls.x, dtypes_only=True)), f"{dtype}: dtype of natural(target), {_describe(calls.output)}")
         for name, draw in calls.draws().items():
             state = draw(subject.rng("shapes", name))
@@ -80,9 +82,16 @@ def shapes(subject: Subject) -> Finding:
             if name in calls.values():
                 value = calls.values()[name]()
                 tally.add(float(value.shape != (_N,) or not value.is_floating_point()), f"{dtype}: {name} is {_describe(value)}, expected (B,) = ({_N},)")
-        kinds = process.generator(calls.output, calls.x, calls.t).kinds
+        kinds = subject.generator(calls.output, calls.x, calls.t).kinds
         tally.add(float(kinds != process.kinds), f"kinds: declared {sorted(process.kinds)}, found {sorted(kinds)}")
     return tally.finding()
+
+
+def _check_output(process: MarkovProcess, output: State) -> None:
+    try:
+        check_output(process.output_shape, output, _N)
+    except GenmatchError as error:
+        raise GenmatchError(f"natural(target) and `output_shape` do not fit: as a network, {error}") from None
 
 
 def _alike(state: State, like: State, dtypes_only: bool = False) -> bool:

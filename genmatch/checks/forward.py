@@ -92,7 +92,7 @@ def rates(subject: Subject) -> Finding:
 
 
 def _marginal(subject: Subject, x: State, t: Tensor) -> Generator:
-    return subject.process.generator(double(oracle(subject.process, subject.data, subject.weights)(x, t)), x, t)
+    return subject.generator(double(oracle(subject.process, subject.data, subject.weights)(x, t)), x, t)
 
 
 def _conditional_law(subject: Subject, t: float, i: int) -> Tensor:

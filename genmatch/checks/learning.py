@@ -69,7 +69,7 @@ def affine(subject: Subject) -> Finding:
     for fraction in _TIMES:
         x, t = _states(subject, fraction)
         m1, m2 = (subject.average(x, t, _tilted(subject, k)) for k in (0, 1))
-        generators = [process.generator(process.natural_at(m, x, t), x, t) for m in (_mix(0.3, m1, m2), m1, m2)]
+        generators = [subject.generator(process.natural_at(m, x, t), x, t) for m in (_mix(0.3, m1, m2), m1, m2)]
         for k, f in enumerate(subject.functions(2)):
             mixed, one, two = (generator.apply(f, x) for generator in generators)
             scale = rms(one) + rms(two) + _STILL
@@ -131,7 +131,7 @@ def finite_gradients(subject: Subject) -> Finding:
         tally.add((~process.divergence(target, output, x, t_n).isfinite()).sum(), f"t = {t:.7g}, the divergence")
         tally.add((~_gradient(subject, target, output, x, t_n).isfinite()).sum(), f"t = {t:.7g}, its gradient")
         for name, prediction in (("a random output", output), ("the ideal output", ideal)):
-            generator = process.generator(prediction, x, t_n)
+            generator = subject.generator(prediction, x, t_n)
             # Jumps may be infinitely fast where the simulation starts, as those of a reversed noising are; a step is still a step.
             values = flat(generator.step(x, 0.1, rng=subject.rng("step32", t))) if t == process.t_min else generator.apply(f, x)
             tally.add((~values.isfinite()).sum(), f"t = {t:.7g}, {'a step' if t == process.t_min else 'L f'} of {name}")

@@ -51,7 +51,7 @@ def exact(subject: Subject) -> bool:
     return subject.is_finite and subject.path.has_log_prob
 
 
-@check("source", "p_0(x | x1) = p_0(x), and `source` draws from it", "the path's `_source`, and its schedule at t = 0")
+@check("source", "p_0(x | x1) = p_0(x), and `source` draws from it", "the path's `_source`, its `_sample` where it is given `x0`, and its schedule at t = 0")
 def source(subject: Subject) -> Finding:
     """At t = 0 the path is the source, whatever the data point."""
     n, tally = subject.num_draws, Tally()

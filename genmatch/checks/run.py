@@ -44,6 +44,8 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, le
         (True, 'passed')
     """
     missing = [name for name in _INTERFACE if not hasattr(process, name)]
+    if isinstance(process, MarkovProcess) and missing:
+        raise _incomplete(process, missing)
     if missing or isinstance(process, type):
         what = f"the class {process.__name__}" if isinstance(process, type) else type(process).__name__
         hint = f", which has no {', '.join(f'`{name}`' for name in missing[:3])}" if missing else ""
@@ -52,3 +54,13 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, le
         raise unknown("level", level, LEVELS)
     subject = Subject(process, data, seed, LEVELS[level])
     return Report(repr(process), tuple(run(subject) for run in CHECKS.values()))
+
+
+def _incomplete(process: MarkovProcess, missing: list[str]) -> GenmatchError:
+    """The error for a process that lacks an attribute, or whose path does."""
+    name = type(process).__name__
+    if "path" not in missing and not hasattr(process.path, "space"):
+        return GenmatchError(f"the path of {name}, {type(process.path).__name__}, has no `space`; set it in the constructor of the path.")
+    if missing[0] == "kinds":
+        return GenmatchError(f"{name} has no `kinds`, the kinds of terms of its generator; declare it, such as `kinds = frozenset({{'jump'}})`.")
+    return GenmatchError(f"{name} has no `{missing[0]}`; set it in the constructor, or declare it in the class.")

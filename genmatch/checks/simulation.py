@@ -94,7 +94,7 @@ def _first_order(subject: Subject, draws: Callable[[Generator, State, State, Ten
         t = times(subject.time(fraction), n)
         x = subject.sample(subject.points(n), t, rng=subject.rng("step states", fraction))
         output = subject.process.natural_at(subject.average(x, t), x, t)
-        generator = subject.process.generator(output, x, t)
+        generator = subject.generator(output, x, t)
         functions = subject.functions()
         actions = torch.stack([generator.apply(f, x) for f in functions])
         probe = _Probe(subject, draws(generator, output, x, t), functions, torch.stack([f(x) for f in functions]))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genmatch import solvers
+from genmatch.checks.base import described_error, place
 from genmatch.checks.report import CheckResult, Report
 from genmatch.checks.statistics import NOTHING
 from genmatch.errors import GenmatchError, checked_seed
@@ -233,7 +234,7 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
         seed: of the draws.
 
     Returns:
-        A report with `passed`, `failures` and `results`; print it for a table.
+        A report with `passed`, `failures` and `results`; print it for a table. A solver that raises has failed.
 
     Raises:
         GenmatchError: if the solver is unknown, or fits none of the toys; or `seed` is not an integer of 64 bits.
@@ -250,7 +251,17 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
     title = (
         f"{type(chosen).__name__} (order {chosen.order}, {'adaptive' if chosen.calls is None else chosen.calls} call{'' if chosen.calls == 1 else 's'} a step)"
     )
-    return Report(title, tuple(result for toy in fitting for result in _measure(chosen, toy, seed)))
+    return Report(title, tuple(result for toy in fitting for result in _results(chosen, toy, seed)))
+
+
+def _results(solver: Solver, toy: Toy, seed: int) -> list[CheckResult]:
+    """What is measured on one toy. An exception is a failure."""
+    try:
+        return list(_measure(solver, toy, seed))
+    except Exception as error:
+        look = place(error) or "`step`, which must return states of the shape and dtype of `x`"
+        message = f"{described_error(error)}. Look at {look}."
+        return [CheckResult(f"runs: {toy.name}", "a step goes from states at t to states at s", "failed", message=message)]
 
 
 def _measure(solver: Solver, toy: Toy, seed: int) -> Iterator[CheckResult]:
@@ -272,9 +283,9 @@ def _order(solver: Solver, toy: Toy, effort: Effort, seed: int) -> CheckResult:
     """At the middle of the grid and at its end: a law that is right only at the end is wrong."""
     runs = [toy.run(solver, steps, effort.n, seed) for steps in effort.steps]
     gaps, notes = [], []
-    for place in (0.5, 1.0):
-        t = _START + place * (_END - _START)
-        errors = [toy.error(run.states[int(place * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
+    for share in (0.5, 1.0):
+        t = _START + share * (_END - _START)
+        errors = [toy.error(run.states[int(share * steps)], t) for run, steps in zip(runs, effort.steps, strict=True)]
         drawing = toy.error(toy.draw(t, effort.n, torch.Generator().manual_seed(seed)), t) if effort is not _EXACTLY else NOTHING
         order = math.log(errors[0] / errors[1], effort.steps[1] / effort.steps[0])
         # An error lost in noise, or within the tolerance of an adaptive solver, tells nothing of the order.

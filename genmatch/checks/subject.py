@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genmatch.errors import GenmatchError
 from genmatch.generators import Generator
 from genmatch.marginal import oracle
 from genmatch.processes.base import MarkovProcess
@@ -137,7 +138,18 @@ class Subject:
 
     def conditional(self, x: State, t: Tensor, x1: State) -> Generator:
         """The generator that leads to `x1`."""
-        return self.process.generator(self.output(x, t, x1), x, t)
+        return self.generator(self.output(x, t, x1), x, t)
+
+    def generator(self, output: State, x: State, t: Tensor) -> Generator:
+        """The process's generator.
+
+        Raises:
+            GenmatchError: if it returns something else.
+        """
+        found = self.process.generator(output, x, t)
+        if not isinstance(found, Generator):
+            raise GenmatchError(f"`generator` must return a generator, such as `Drift(velocity)`, got {type(found).__name__}.")
+        return found
 
     def posterior(self, x: State, t: Tensor, weights: Tensor | None = None) -> Tensor:
         """Probabilities of the data points given `x`, (B, N).

@@ -127,8 +127,12 @@ class DataSet:
     unit: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.views, tuple | list) or not all(isinstance(view, View) for view in self.views):
+            raise GenmatchError(f"`views` of the data set {self.name} must be a tuple of views, got {self.views!r}; pass `(view,)`.")
         if not self.views:
             raise GenmatchError(f"the data set {self.name} needs at least one view.")
+        if self.labels is not None and (not isinstance(self.labels, tuple | list) or len(self.labels) != 2):
+            raise GenmatchError(f"`labels` of the data set {self.name} must be those of the training and of the test points, got {type(self.labels).__name__}.")
         sizes = {view.name: (batch_size(view.train), batch_size(view.test)) for view in self.views}
         if len(set(sizes.values())) > 1:
             raise GenmatchError(f"the views of {self.name} must have the same split, got {sizes}.")

@@ -165,7 +165,8 @@ def without(model: Model, null: Any) -> Without:
 
     def call(x: State, condition: dict[str, Any]) -> tuple[State, dict[str, Any]]:
         if absent := sorted(set(values) - set(condition)):
-            raise GenmatchError(f"`null` stands in for the condition {absent[0]!r}, and the conditions given are {sorted(condition)}; pass `condition=`.")
+            given = f"the conditions given are {sorted(condition)}" if condition else "no condition is given"
+            raise GenmatchError(f"`null` stands in for the condition {absent[0]!r}, and {given}; pass `condition={{{absent[0]!r}: ...}}`.")
         replaced = {name: like(value, condition[name]) for name, value in values.items() if value is not None}
         return x, {**{name: value for name, value in condition.items() if name not in values}, **replaced}
 

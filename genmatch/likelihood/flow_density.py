@@ -42,6 +42,9 @@ def log_likelihood(
     The density is that at `t_end`, shortly before the data, where some velocities are still finite. All samples share the adaptive
     steps of torchdiffeq's dopri5.
 
+    A network that predicts the data and errs by e there has moved the density at `t_end` by e / (1 - t_end) standard deviations,
+    which is paid squared: predict the velocity, or take an earlier `t_end`, such as 0.99, and say so.
+
     Args:
         process: a flow, on R^d or on a manifold, whose generator is a drift and nothing else. On a manifold the density refers to the
             measure of `space.log_volume`.

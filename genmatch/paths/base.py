@@ -30,6 +30,12 @@ class Path(ABC):
 
     Subclasses set `space`, where the states on the way live, and define `_source`, `_sample` and, where there is a
     density, `_log_prob`, which receive checked arguments. One that takes a `coupling` sets it, and names it in its `repr`.
+
+        _source(n, rng)              n draws of X_0, on the device of `rng`
+        _sample(x1, t, x0, rng)      X_t given x1, and given X_0 = x0 unless `x0` is None: then it is drawn too; `x0` itself at t = 0
+        _log_prob(x, t, x1)          log p_t(x given x1), summed over coordinates, (B,)
+
+    What `x0` says of X_t is free, as long as X_t given x1 alone has its law. Times are float64, (B,).
     """
 
     space: Space
@@ -182,7 +188,10 @@ class Path(ABC):
         self.data_space.validate(x1, "x1")
         if batch_size(x) != batch_size(x1):
             raise GenmatchError(f"`x` and `x1` must have the same number of samples, got {batch_size(x)} and {batch_size(x1)}.")
-        return self._log_prob(x, check_times(t, batch_size(x)), x1)
+        value = self._log_prob(x, check_times(t, batch_size(x)), x1)
+        if value.shape != (batch_size(x),):
+            raise GenmatchError(f"`{type(self).__name__}._log_prob` must return (B,) = ({batch_size(x)},), got {tuple(value.shape)}; sum over coordinates.")
+        return value
 
     @property
     def has_log_prob(self) -> bool:

@@ -232,3 +232,14 @@ class MarkovProcess(PathLikelihood):
         if ability == "finish" and self.supports("transition"):
             return True
         return getattr(type(self), ability, None) is not getattr(MarkovProcess, ability, None)
+
+
+def require_process(process: MarkovProcess) -> None:
+    """Refuses what is no process, such as a class, or a network in its place.
+
+    Raises:
+        GenmatchError: unless `process` is an instance with a path.
+    """
+    if isinstance(process, type) or not hasattr(process, "path"):
+        what = f"the class {process.__name__}" if isinstance(process, type) else type(process).__name__
+        raise GenmatchError(f"`process` must be a MarkovProcess, got {what}; pass an instance, such as `gm.Flow(path)`.")

@@ -19,6 +19,8 @@ def get(solver: str | Solver) -> Solver:
     """
     made = _registry.get(solver)() if isinstance(solver, str) else solver
     if not isinstance(made, Solver):
+        if isinstance(made, type) and issubclass(made, Solver):
+            raise GenmatchError(f"`solver` must be a name or a Solver, got the class {made.__name__}; pass an instance, `{made.__name__}()`.")
         raise GenmatchError(f"`solver` must be a name or a Solver, got {solver!r}; known names: {', '.join(names())}.")
     return made
 

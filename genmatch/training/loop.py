@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genmatch.errors import GenmatchError, checked_seed, unknown
 from genmatch.models import Predictor, device_of, evaluating, first_call
-from genmatch.processes.base import MarkovProcess
+from genmatch.processes.base import MarkovProcess, require_process
 from genmatch.reprs import described
 from genmatch.settings import Settings
 from genmatch.tensors import State, batch_size, tree_map
@@ -124,6 +124,7 @@ def train(
         2
     """
     plan = _plan(steps, settings)
+    require_process(process)
     if not isinstance(model, torch.nn.Module):
         raise GenmatchError(f"`model` must be a torch.nn.Module to be trained, got {type(model).__name__}.")
     saver = Saver(None if checkpoint is None else Path(checkpoint), every, keep, resume)
