@@ -7,11 +7,10 @@ from typing import Any
 from genmatch.checks.base import CHECKS
 from genmatch.checks.report import Report
 from genmatch.checks.subject import Subject
-from genmatch.errors import GenmatchError, unknown
-from genmatch.processes.base import MarkovProcess
+from genmatch.errors import unknown
+from genmatch.processes.base import MarkovProcess, require_process
 
-_INTERFACE = ("path", "space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural_at", "mean_at", "average", "divergence", "supports")
-
+_INTERFACE = ("space", "kinds", "t_min", "output_shape", "caveats", "target", "generator", "natural_at", "mean_at", "average", "divergence", "supports")
 
 LEVELS = {"full": 0.5, "quick": 0.1}
 """How hard the checks that simulate look: each scales its number of draws by this."""
@@ -43,24 +42,8 @@ def check_process(process: MarkovProcess, *, data: Any = None, seed: int = 0, le
         >>> report.passed, report["forward-conditional"].outcome
         (True, 'passed')
     """
-    missing = [name for name in _INTERFACE if not hasattr(process, name)]
-    if isinstance(process, MarkovProcess) and missing:
-        raise _incomplete(process, missing)
-    if missing or isinstance(process, type):
-        what = f"the class {process.__name__}" if isinstance(process, type) else type(process).__name__
-        hint = f", which has no {', '.join(f'`{name}`' for name in missing[:3])}" if missing else ""
-        raise GenmatchError(f"`process` must be a MarkovProcess, got {what}{hint}; pass an instance, such as `gm.Flow(path)`.")
+    require_process(process, _INTERFACE)
     if level not in LEVELS:
         raise unknown("level", level, LEVELS)
     subject = Subject(process, data, seed, LEVELS[level])
     return Report(repr(process), tuple(run(subject) for run in CHECKS.values()))
-
-
-def _incomplete(process: MarkovProcess, missing: list[str]) -> GenmatchError:
-    """The error for a process that lacks an attribute, or whose path does."""
-    name = type(process).__name__
-    if "path" not in missing and not hasattr(process.path, "space"):
-        return GenmatchError(f"the path of {name}, {type(process.path).__name__}, has no `space`; set it in the constructor of the path.")
-    if missing[0] == "kinds":
-        return GenmatchError(f"{name} has no `kinds`, the kinds of terms of its generator; declare it, such as `kinds = frozenset({{'jump'}})`.")
-    return GenmatchError(f"{name} has no `{missing[0]}`; set it in the constructor, or declare it in the class.")

@@ -248,9 +248,7 @@ def check_solver(solver: str | Solver, *, seed: int = 0) -> Report:
     fitting = [toy for toy in toys() if chosen.misfit(toy.process) is None]
     if not fitting:
         raise GenmatchError(f"{type(chosen).__name__} fits none of the toy processes: {chosen.misfit(toys()[0].process)}.")
-    title = (
-        f"{type(chosen).__name__} (order {chosen.order}, {'adaptive' if chosen.calls is None else chosen.calls} call{'' if chosen.calls == 1 else 's'} a step)"
-    )
+    title = f"{type(chosen).__name__} (order {chosen.order}, {chosen.calls or 'adaptive'} call{'' if chosen.calls == 1 else 's'} a step)"
     return Report(title, tuple(result for toy in fitting for result in _results(chosen, toy, seed)))
 
 

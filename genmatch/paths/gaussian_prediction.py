@@ -73,17 +73,20 @@ class GaussianPrediction(Prediction):
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """DDIM: exact for a constant prediction of the data, X_s = r X_t + (alpha_s - r alpha_t) x1 with r = sigma_s / sigma_t."""
-        schedule = self.path.schedule
-        ratio = schedule.sigma(s) / schedule.sigma(t)
-        gain = schedule.alpha(s) - ratio * schedule.alpha(t)
+        kept, gain = self._carried(t, s)
         # x1 is affine in the output too: both coefficients are combined before they meet the states.
-        a, b = (0.0, 1.0) if self.prediction == "data" else coefficients(schedule, t, self.prediction, "data")
-        return expand(ratio + gain * a, x) * x + expand(gain * b, x) * output
+        a, b = (0.0, 1.0) if self.prediction == "data" else coefficients(self.path.schedule, t, self.prediction, "data")
+        return expand(kept + gain * a, x) * x + expand(gain * b, x) * output
 
     def gain(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> Tensor:
         """alpha_s - memory (sigma_s / sigma_t) alpha_t: how far X_s moves with the data predicted at `t`, float64, (B,)."""
+        return self._carried(t, s, memory)[1]
+
+    def _carried(self, t: Tensor, s: Tensor, memory: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """How much of X_t is in X_s, and of the data predicted at `t`, float64, (B,) each."""
         schedule = self.path.schedule
-        return schedule.alpha(s) - memory * schedule.sigma(s) / schedule.sigma(t) * schedule.alpha(t)
+        kept = memory * schedule.sigma(s) / schedule.sigma(t)
+        return kept, schedule.alpha(s) - kept * schedule.alpha(t)
 
     def renoise(self, x: Tensor, s: Tensor, t: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
         """Draws X_t given X_s = x for an earlier time `t`: (alpha_t / alpha_s) x, and noise up to sigma_t.
@@ -118,12 +121,10 @@ class GaussianPrediction(Prediction):
             GenmatchError: on a path with a coupling, whose noise given the data is not normal.
         """
         self.path.require_independent("renewing noise")
-        schedule = self.path.schedule
-        kept = memory * schedule.sigma(s) / schedule.sigma(t)
-        moved = schedule.alpha(s) - kept * schedule.alpha(t)
-        renewed = schedule.sigma(s) * torch.sqrt(1 - memory**2)
+        kept, gain = self._carried(t, s, memory)
+        renewed = self.path.schedule.sigma(s) * torch.sqrt(1 - memory**2)
         fresh = normal(x.shape, dtype=x.dtype, device=x.device, rng=rng)
-        return expand(kept, x) * x + expand(moved, x) * self.predict(output, x, t, "data") + expand(renewed, x) * fresh
+        return expand(kept, x) * x + expand(gain, x) * self.predict(output, x, t, "data") + expand(renewed, x) * fresh
 
     def steered(self, output: Tensor, push: Tensor, t: Tensor) -> Tensor:
         """The network's output if the score were larger by `push`, as that of a law times a function is; both (B, *shape).

@@ -234,12 +234,30 @@ class MarkovProcess(PathLikelihood):
         return getattr(type(self), ability, None) is not getattr(MarkovProcess, ability, None)
 
 
-def require_process(process: MarkovProcess) -> None:
-    """Refuses what is no process, such as a class, or a network in its place.
+def require_process(process: MarkovProcess, interface: tuple[str, ...] = ()) -> None:
+    """Refuses what is no process, such as a class, or a network in its place, and a process that lacks something.
+
+    Args:
+        process: what was given as one.
+        interface: the attributes that it must have besides a path, which a message then names.
 
     Raises:
-        GenmatchError: unless `process` is an instance with a path.
+        GenmatchError: unless `process` is an instance with a path and these attributes.
     """
-    if isinstance(process, type) or not hasattr(process, "path"):
+    missing = [name for name in ("path", *interface) if not hasattr(process, name)]
+    if missing and isinstance(process, MarkovProcess):
+        raise _incomplete(process, missing)
+    if missing or isinstance(process, type):
         what = f"the class {process.__name__}" if isinstance(process, type) else type(process).__name__
-        raise GenmatchError(f"`process` must be a MarkovProcess, got {what}; pass an instance, such as `gm.Flow(path)`.")
+        hint = f", which has no {', '.join(f'`{name}`' for name in missing[:3])}" if interface and missing else ""
+        raise GenmatchError(f"`process` must be a MarkovProcess, got {what}{hint}; pass an instance, such as `gm.Flow(path)`.")
+
+
+def _incomplete(process: MarkovProcess, missing: list[str]) -> GenmatchError:
+    """The error for a process that lacks an attribute, or whose path does."""
+    name = type(process).__name__
+    if "path" not in missing and not hasattr(process.path, "space"):
+        return GenmatchError(f"the path of {name}, {type(process.path).__name__}, has no `space`; set it in the constructor of the path.")
+    if missing[0] == "kinds":
+        return GenmatchError(f"{name} has no `kinds`, the kinds of terms of its generator; declare it, such as `kinds = frozenset({{'jump'}})`.")
+    return GenmatchError(f"{name} has no `{missing[0]}`; set it in the constructor, or declare it in the class.")
